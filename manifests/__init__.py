@@ -1,0 +1,1 @@
+"""Types, tables and files that every other package shares; imports nothing of ours."""

@@ -1,0 +1,276 @@
+"""Files on disk and in buckets: byte ranges in, atomic commits out, and no name that escapes its folder.
+
+Every location is a string: a path, or any URL that fsspec opens. A plain path takes the short way through `os`.
+A file is written under a temporary name, flushed to the disk and renamed, so that a finished name holds a finished
+file; in a bucket the upload is completed last, which is the same promise.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, NoReturn
+
+import msgspec
+from fsspec.core import url_to_fs
+from fsspec.spec import AbstractFileSystem
+
+from manifests.errors import Reason, Rejected, SourceError, StorageError
+
+_URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_GLOB = re.compile(r"[*?\[]")
+TEMPORARY = ".part-"  # a name that holds this is unfinished and may be deleted
+
+
+class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
+    """What changes when a file changes, without reading it: a cache key, never part of a build."""
+
+    uri: str
+    num_bytes: int
+    version: str  # mtime in nanoseconds, or the bucket's ETag
+
+
+def is_local(uri: str) -> bool:
+    """Whether `uri` is a path on this machine."""
+    return not _URL.match(uri)
+
+
+def join(base: str, *names: str) -> str:
+    """`base` with `names` below it, for paths and URLs alike."""
+    if is_local(base):
+        return os.path.join(base, *names)
+    return "/".join([base.rstrip("/"), *names])
+
+
+def resolve(base: str, uri: str) -> str:
+    """`uri` as seen from the folder `base`: absolute paths and URLs stay as they are."""
+    if not is_local(uri) or os.path.isabs(uri):
+        return uri
+    return os.path.normpath(os.path.join(base, uri)) if is_local(base) else join(base, uri)
+
+
+def safe_member(name: str) -> str:
+    """`name` without a leading `./`.
+
+    Raises:
+        Rejected: the name is absolute, climbs with `..`, or holds a backslash or NUL: UNSAFE_NAME.
+    """
+    plain = name.removeprefix("./")
+    parts = plain.split("/")
+    if not plain or plain.startswith("/") or ".." in parts or "\\" in plain or "\0" in plain or ":" in parts[0]:
+        raise Rejected(Reason.UNSAFE_NAME, f"{name!r} would leave its folder; expected a relative name without '..'")
+    return plain
+
+
+def _file_system(uri: str) -> tuple[AbstractFileSystem, str]:
+    try:
+        fs, path = url_to_fs(uri)
+    except (ImportError, ValueError) as error:
+        raise StorageError(f"{uri}: cannot be opened: {error}") from error
+    return fs, path
+
+
+def open_input(uri: str) -> IO[bytes]:
+    """A seekable binary file over `uri`; remote ones are read ahead in blocks of 8 MiB.
+
+    Raises:
+        FileNotFoundError: there is nothing at `uri`.
+    """
+    if is_local(uri):
+        return open(uri, "rb")
+    fs, path = _file_system(uri)
+    handle: IO[bytes] = fs.open(path, "rb", block_size=8 << 20)
+    return handle
+
+
+def read_bytes(uri: str) -> bytes:
+    """Everything at `uri`."""
+    with open_input(uri) as file:
+        return file.read()
+
+
+def read_range(uri: str, offset: int, num_bytes: int) -> bytes:
+    """`num_bytes` bytes of `uri` from `offset`; fewer only if the file ends before."""
+    if is_local(uri):
+        descriptor = os.open(uri, os.O_RDONLY)
+        try:
+            return os.pread(descriptor, num_bytes, offset)
+        finally:
+            os.close(descriptor)
+    fs, path = _file_system(uri)
+    data: bytes = fs.cat_file(path, start=offset, end=offset + num_bytes)
+    return data
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or folder is at `uri`."""
+    if is_local(uri):
+        return os.path.exists(uri)
+    fs, path = _file_system(uri)
+    return bool(fs.exists(path))
+
+
+def num_bytes(uri: str) -> int:
+    """Size of the file at `uri`."""
+    if is_local(uri):
+        return os.stat(uri).st_size
+    fs, path = _file_system(uri)
+    return int(fs.size(path))
+
+
+def fingerprint(uri: str) -> Fingerprint:
+    """Size and version of `uri`.
+
+    Raises:
+        FileNotFoundError: there is nothing at `uri`.
+    """
+    if is_local(uri):
+        status = os.stat(uri)
+        return Fingerprint(uri=uri, num_bytes=status.st_size, version=str(status.st_mtime_ns))
+    fs, path = _file_system(uri)
+    info = fs.info(path)
+    version = next((str(info[name]) for name in ("ETag", "etag", "md5Hash", "mtime", "created") if name in info), "")
+    return Fingerprint(uri=uri, num_bytes=int(info.get("size") or 0), version=version)
+
+
+def list_files(pattern: str) -> list[str]:
+    """The files that `pattern` (a path or URL, with `*`, `?`, `[]`, `**`) names, sorted; all below it for a folder."""
+    fs, path = _file_system(pattern)
+    if _GLOB.search(path):
+        found = [p for p in fs.glob(path) if not fs.isdir(p)]
+    elif fs.isdir(path):
+        found = fs.find(path)
+    else:
+        found = [path] if fs.exists(path) else []
+    names = sorted(str(p) for p in found)
+    return names if is_local(pattern) else [str(fs.unstrip_protocol(p)) for p in names]
+
+
+def relative(uri: str, root: str) -> str:
+    """`uri` below `root` as a relative name with forward slashes, or its last name where it is not below."""
+    if is_local(uri):
+        below = os.path.relpath(uri, root)
+        return os.path.basename(uri) if below.startswith("..") else below.replace(os.sep, "/")
+    prefix = root.rstrip("/") + "/"
+    return uri.removeprefix(prefix) if uri.startswith(prefix) else uri.rpartition("/")[2]
+
+
+def make_folder(uri: str) -> None:
+    """Make the folder `uri` and those above it."""
+    with storage_errors(uri):
+        if is_local(uri):
+            os.makedirs(uri, exist_ok=True)
+
+
+def remove(uri: str) -> None:
+    """Delete the file at `uri` if it is there."""
+    if is_local(uri):
+        Path(uri).unlink(missing_ok=True)
+        return
+    fs, path = _file_system(uri)
+    if fs.exists(path):
+        fs.rm_file(path)
+
+
+def _refuse(uri: str, error: OSError) -> NoReturn:
+    cures = {
+        errno.ENOSPC: "the disk is full; free some space and run the same command again, finished parts are kept",
+        errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+        errno.EROFS: "the file system is read-only; choose another --out",
+        errno.EACCES: "permission denied; choose a folder that you may write, or change its owner",
+        errno.EPERM: "permission denied; choose a folder that you may write, or change its owner",
+        errno.EFBIG: "the file grew past the limit set for this process; raise it (ulimit -f) and run again",
+        errno.ENOTDIR: "a file stands where a folder is needed; choose another --out",
+    }
+    raise StorageError(f"{uri}: cannot be written: {cures.get(error.errno or 0, error)}") from error
+
+
+@contextlib.contextmanager
+def storage_errors(uri: str) -> Iterator[None]:
+    """Turn an `OSError` of writing below `uri` into one clear `StorageError`."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        _refuse(uri, error)
+
+
+@contextlib.contextmanager
+def commit(uri: str) -> Iterator[IO[bytes]]:
+    """A binary file that appears at `uri` whole when the block ends, and not at all when it raises.
+
+    Raises:
+        StorageError: the disk is full, the folder read-only, the bucket refuses.
+    """
+    with storage_errors(uri):
+        if is_local(uri):
+            with _commit_local(uri) as file:
+                yield file
+        else:
+            fs, path = _file_system(uri)
+            with fs.transaction, fs.open(path, "wb") as file:
+                yield file
+
+
+@contextlib.contextmanager
+def _commit_local(uri: str) -> Iterator[IO[bytes]]:
+    folder = os.path.dirname(uri) or "."
+    os.makedirs(folder, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY, suffix=f"-{os.path.basename(uri)}", dir=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, uri)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: str) -> None:
+    """Make a rename in `folder` outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Put `data` at `uri`, whole or not at all."""
+    with commit(uri) as file:
+        file.write(data)
+
+
+def remove_unfinished(folder: str) -> None:
+    """Delete what a killed run left behind below the local `folder`."""
+    if is_local(folder) and os.path.isdir(folder):
+        for path in Path(folder).rglob(f"{TEMPORARY}*"):
+            path.unlink(missing_ok=True)
+
+
+def sha256_file(uri: str) -> str:
+    """Hex digest of the file at `uri`, read in blocks."""
+    with open_input(uri) as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+def require_file(uri: str, *, named_by: str) -> None:
+    """Stop with one line if nothing is at `uri`.
+
+    Raises:
+        SourceError: it names what asked for the file.
+    """
+    if not exists(uri):
+        raise SourceError(f"{named_by}: {uri} does not exist; expected a file there. Check the path in the recipe")

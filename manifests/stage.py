@@ -1,0 +1,163 @@
+"""A stage over parts: what is finished is skipped, the rest runs on any executor, and the user sees how long it takes.
+
+A part has a name that holds the digest of all that decides its output. Its function writes files of that name into
+the stage's folder and returns a small record; the record is written last, so a record says that the part is finished.
+Files are the cache: nothing else remembers what was done.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from functools import partial
+from typing import ParamSpec, Protocol, TypeVar
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from manifests import files
+from manifests.errors import AbsentiaError
+
+
+class Part(Protocol):
+    """The unit of work and of resuming."""
+
+    @property
+    def name(self) -> str:
+        """A file name that holds the digest of everything that decides this part's output."""
+
+    @property
+    def weight(self) -> int:
+        """How much work it is, in images or bytes; only its share of the total matters."""
+
+
+P = TypeVar("P", bound=Part)
+R = TypeVar("R", bound=msgspec.Struct)
+T = TypeVar("T")
+A = ParamSpec("A")
+
+
+class Inline(Executor):
+    """Runs each task at once, in this process."""
+
+    def submit(self, fn: Callable[A, T], /, *args: A.args, **kwargs: A.kwargs) -> Future[T]:
+        """A finished future of `fn`."""
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@contextlib.contextmanager
+def local_executor(num_workers: int) -> Iterator[Executor]:
+    """An executor of `num_workers` fresh processes, or this one for 1."""
+    if num_workers <= 1:
+        yield Inline()
+        return
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(num_workers, mp_context=context)
+    try:
+        yield executor
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise
+    executor.shutdown()
+
+
+@contextlib.contextmanager
+def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
+    """A bar with ETA on stderr; silent where stderr is no terminal and `quiet` is asked."""
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        yield progress
+
+
+def _record_uri(folder: str, name: str) -> str:
+    return files.join(folder, f"{name}.json")
+
+
+def _run_part(function: Callable[[P], R], folder: str, part: P) -> R:
+    record = function(part)
+    files.write_bytes(_record_uri(folder, part.name), msgspec.json.encode(record))
+    return record
+
+
+def _read_record(folder: str, name: str, record_type: type[R]) -> R | None:
+    try:
+        return msgspec.json.decode(files.read_bytes(_record_uri(folder, name)), type=record_type)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+
+
+def run_stage(
+    title: str,
+    parts: Sequence[P],
+    function: Callable[[P], R],
+    record_type: type[R],
+    *,
+    folder: str,
+    executor: Executor,
+    progress: Progress,
+) -> list[R]:
+    """The record of every part, in the order of `parts`; parts whose record lies in `folder` are not run again.
+
+    Raises:
+        AbsentiaError: the first that a part raised; the other running parts are finished, so that a rerun keeps them.
+    """
+    files.make_folder(folder)
+    records: dict[int, R] = {}
+    for index, part in enumerate(parts):
+        if (found := _read_record(folder, part.name, record_type)) is not None:
+            records[index] = found
+    bar = progress.add_task(title, total=sum(part.weight for part in parts))
+    progress.advance(bar, sum(parts[i].weight for i in records))
+    todo = iter([i for i in range(len(parts)) if i not in records])
+    running: dict[Future[R], int] = {}
+    run = partial(_run_part, function, folder)
+    at_once = 1 if isinstance(executor, Inline) else 4 * (os.cpu_count() or 1)
+    while True:
+        for index in todo:
+            running[executor.submit(run, parts[index])] = index
+            if len(running) >= at_once:
+                break
+        if not running:
+            break
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            index = running.pop(future)
+            records[index] = future.result()
+            progress.advance(bar, parts[index].weight)
+    return [records[i] for i in range(len(parts))]
+
+
+def run_command(main: Callable[[], int]) -> int:
+    """The exit code of a command: 1 and one `error:` line on stderr for the user's mistakes."""
+    try:
+        return main()
+    except AbsentiaError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("error: stopped by the keyboard; run the same command again to go on\n")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def log_to_stderr() -> None:
+    """Send the log of a command to stderr, so that stdout carries its result alone."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")

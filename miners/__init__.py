@@ -1,0 +1,1 @@
+"""Home of the hard-negative miner; empty until mining is built."""

@@ -1,0 +1,209 @@
+"""Write a plan as shards and tables, and the manifest last.
+
+Bytes are copied from where they lie, never decoded; a byte that changed since the scan stops the build. Every shard is
+one task whose record says that it is finished, so a killed build goes on where it was.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from functools import partial
+
+import msgspec
+import pyarrow as pa
+from rich.progress import Progress
+
+from manifests import files
+from manifests.errors import BuildError
+from manifests.manifest import Shard
+from manifests.sample import Evidence, MaskState, Origin, WirePrompt, WireSample, encode_wire
+from manifests.stage import run_stage
+from manifests.tables import CATALOG, PLAN, read_table
+from shards.images import decode_rgb, encode_jpeg, settings_of_quality
+from shards.plan import ShardPart
+from shards.tar import ShardWriter
+
+ENCODED_QUALITY = 95  # of pictures that were no JPEG
+_NO_MASKS = msgspec.Raw(b"[]")
+
+
+class _PictureRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The columns of a CATALOG row that a sample needs."""
+
+    key: str
+    source: str
+    uri: str
+    offset: int
+    num_bytes: int
+    sha256: str
+    width: int
+    height: int
+    encoded: bool
+    licence: str
+    origin: str
+
+
+class _PromptRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The columns of a PLAN row that a prompt needs."""
+
+    key: str
+    phrase: str
+    present: bool
+    mask_state: MaskState
+    kind: str
+    evidence: Evidence
+    score: float
+    standard_score: float
+    rank: int
+    positive_key: str
+    positive_score: float
+    miner: str
+    masks_part: str
+    masks_offset: int
+    masks_num_bytes: int
+
+
+class ShardRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A finished shard; the lists have one entry per sample, in written order."""
+
+    shard: Shard
+    offsets: list[int]  # of each JPEG in the shard
+    num_bytes: list[int]
+    sha256: list[str]
+
+
+def write_shards(
+    parts: Sequence[ShardPart],
+    roots: Mapping[str, str],
+    *,
+    out: str,
+    executor: Executor,
+    progress: Progress,
+) -> list[ShardRecord]:
+    """The record of every shard; a shard that was written before is not written again.
+
+    Args:
+        parts: The plan.
+        roots: The folder that each source's uris are relative to.
+        out: The build's folder.
+        executor: Where shards are written.
+        progress: Shows how many samples are written.
+    """
+    folder = files.join(out, "work", "shards")
+    _forget_lost_shards(parts, folder, out)
+    run = partial(write_shard, roots=dict(roots), out=out)
+    return run_stage("write", parts, run, ShardRecord, folder=folder, executor=executor, progress=progress)
+
+
+def shard_url(part: ShardPart) -> str:
+    """Where a shard stands, relative to the build's folder."""
+    return f"shards/{part.split}-{part.number:06d}.tar"
+
+
+def _forget_lost_shards(parts: Sequence[ShardPart], folder: str, out: str) -> None:
+    """Remove the records of shards that are no longer there or were overwritten, so that they are written again."""
+    for part in parts:
+        record_uri = files.join(folder, f"{part.name}.json")
+        if not files.exists(record_uri):
+            continue
+        shard = msgspec.json.decode(files.read_bytes(record_uri), type=ShardRecord).shard
+        place = files.join(out, shard.url)
+        if not files.exists(place) or files.num_bytes(place) != shard.filesize:
+            files.remove(record_uri)
+
+
+def write_shard(part: ShardPart, *, roots: Mapping[str, str], out: str) -> ShardRecord:
+    """Write one shard from its plan."""
+    images = read_table(part.images, CATALOG)
+    offsets, sizes, digests = [], [], []
+    url = shard_url(part)
+    with files.commit(files.join(out, url)) as file:
+        writer = ShardWriter(file)
+        rows = msgspec.convert(images.to_pylist(), list[_PictureRow])
+        for row, prompts in zip(rows, _prompts_by_sample(part, images, out), strict=True):
+            jpeg, digest = _picture(row, roots[row.source])
+            placed = writer.add(row.key, jpeg, encode_wire(_sample(row, prompts)))
+            offsets.append(placed.offset)
+            sizes.append(placed.num_bytes)
+            digests.append(digest)
+        sha256 = writer.close()
+    counts = {entry["values"]: entry["counts"] for entry in images["source"].value_counts().to_pylist()}
+    shard = Shard(
+        url=url, nsamples=images.num_rows, filesize=writer.num_bytes, sha256=sha256, counts=dict(sorted(counts.items()))
+    )
+    return ShardRecord(shard=shard, offsets=offsets, num_bytes=sizes, sha256=digests)
+
+
+def _prompts_by_sample(part: ShardPart, images: pa.Table, out: str) -> Iterator[list[WirePrompt]]:
+    """The prompts of each sample in written order, their masks copied as they lie."""
+    rows = iter(msgspec.convert(read_table(part.plan, PLAN).to_pylist(), list[_PromptRow]))
+    row = next(rows, None)
+    for key in images["key"].to_pylist():
+        prompts = []
+        while row is not None and row.key == key:
+            prompts.append(_prompt(row, out))
+            row = next(rows, None)
+        yield prompts
+
+
+def _prompt(row: _PromptRow, out: str) -> WirePrompt:
+    masks = _NO_MASKS
+    if row.masks_num_bytes:
+        uri = files.join(out, "work", "catalog", f"{row.masks_part}.masks")
+        masks = msgspec.Raw(files.read_range(uri, row.masks_offset, row.masks_num_bytes))
+    return WirePrompt(
+        phrase=row.phrase,
+        present=row.present,
+        mask_state=row.mask_state,
+        masks=masks,
+        kind=row.kind,
+        evidence=row.evidence,
+        score=row.score,
+        standard_score=row.standard_score,
+        rank=row.rank,
+        positive_key=row.positive_key,
+        positive_score=row.positive_score,
+        miner=row.miner,
+    )
+
+
+def _picture(row: _PictureRow, root: str) -> tuple[bytes, str]:
+    """The JPEG of one sample and its sha256.
+
+    Raises:
+        BuildError: the bytes are gone or are not those that were scanned.
+    """
+    uri = files.join(root, row.uri)
+    try:
+        data = files.read_range(uri, row.offset, row.num_bytes)
+    except OSError as error:
+        raise BuildError(f"{uri}: {row.key} can no longer be read: {error}. Restore it, then run again") from error
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != row.sha256:
+        raise BuildError(
+            f"{uri}: the bytes of {row.key} changed since they were scanned: expected sha256 {row.sha256[:16]}…, "
+            f"found {digest[:16]}…. Restore the file, or delete the build's work folder and build again"
+        )
+    if not row.encoded:
+        return data, digest
+    jpeg = encode_jpeg(decode_rgb(data), settings=settings_of_quality(ENCODED_QUALITY))
+    return jpeg, hashlib.sha256(jpeg).hexdigest()
+
+
+def _sample(row: _PictureRow, prompts: list[WirePrompt]) -> WireSample:
+    origin = Origin(
+        uri=row.origin,
+        offset=row.offset,
+        num_bytes=row.num_bytes,
+        sha256=row.sha256,
+        licence=row.licence,
+        encoded=row.encoded,
+    )
+    return WireSample(
+        key=row.key,
+        source=row.source,
+        width=row.width,
+        height=row.height,
+        origin=origin,
+        prompts=prompts,
+    )

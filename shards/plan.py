@@ -1,0 +1,237 @@
+"""The plan: who is in, where, and asked what; one pair of tables per shard, named by the digest of what they hold.
+
+A shard's plan is complete: with it, the sources and the scanned masks, any worker writes that shard and no other
+knowledge is needed. So a changed recipe rewrites only the shards whose plan changed.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from manifests import files
+from manifests.errors import BuildError
+from manifests.recipe import Recipe
+from manifests.sample import NO_RANK, Evidence, MaskState
+from manifests.tables import CATALOG, PLAN, write_table
+from shards.draw import GENERATED, SplitDraw, generated_sources, real_samples
+from shards.inventory import MASK_STATES, RETRIEVED, Inventory, read_vocabulary
+from shards.labels import phrase_id
+from shards.prompts import (
+    KINDS,
+    NO_KIND,
+    NO_LABEL,
+    Asked,
+    Candidates,
+    ask_benchmark,
+    ask_generated,
+    ask_train,
+    train_statistics,
+)
+
+WRITER_VERSION = 1  # part of every shard's part name: raise it when the writer's output changes
+
+
+class ShardPart(msgspec.Struct, frozen=True, kw_only=True):
+    """One shard to be written."""
+
+    name: str  # `<split>-<number>-<16 hex of its plan>`
+    weight: int  # samples
+    split: str
+    number: int
+    folder: str  # of its plan tables
+
+    @property
+    def plan(self) -> str:
+        """Its prompts."""
+        return files.join(self.folder, f"{self.name}.plan.parquet")
+
+    @property
+    def images(self) -> str:
+        """Its pictures: a catalog row per sample, in written order, with the sample's key."""
+        return files.join(self.folder, f"{self.name}.images.parquet")
+
+
+def ask_splits(inventory: Inventory, draws: Sequence[SplitDraw], recipe: Recipe) -> list[Asked]:
+    """Prompts of the real samples of every split.
+
+    Raises:
+        BuildError: `strict`, and a kind or a source ran short.
+    """
+    train = next((draw for draw in draws if draw.split == "train"), draws[0])
+    pictures = train.picture_s[real_samples(train)]
+    candidates = Candidates(inventory, _vocabulary(inventory, recipe, pictures))
+    statistics = train_statistics(candidates, pictures)
+    found: list[Asked] = []
+    for draw in draws:
+        rng = np.random.default_rng([recipe.seed, 1, len(found)])
+        rows = draw.picture_s[real_samples(draw)]
+        if draw.split == "train":
+            found.append(ask_train(candidates, statistics, rows, recipe.prompts, rng))
+        else:
+            found.append(ask_benchmark(candidates, statistics, rows, rng, draw.split))
+    notes = [note for asked in found for note in asked.notes if note.startswith("train")]
+    if recipe.prompts.strict and notes:
+        raise BuildError(f"prompts ran short and strict is set: {'; '.join(notes)}. Add labels, or set strict = false")
+    return found
+
+
+def _vocabulary(inventory: Inventory, recipe: Recipe, train: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which phrases may be asked as absent: those present in train, or those of a file."""
+    allowed_v = np.zeros(len(inventory.phrases), np.bool_)
+    if recipe.prompts.vocabulary == "present":
+        rows, _ = inventory.present(train)
+        allowed_v[inventory.labels.phrase_l[rows]] = True
+        return allowed_v
+    wanted = read_vocabulary(recipe.resolve(recipe.prompts.vocabulary), "prompts.vocabulary")
+    folded = {phrase_id(text) for text in wanted}
+    allowed_v[:] = [phrase_id(phrase) in folded for phrase in inventory.phrases]
+    return allowed_v
+
+
+def plan_shards(
+    inventory: Inventory,
+    draw: SplitDraw,
+    asked: Asked,
+    pictures: pa.Table,
+    recipe: Recipe,
+    *,
+    folder: str,
+) -> list[ShardPart]:
+    """Write the plan of every shard of one split.
+
+    Args:
+        inventory: All that is known.
+        draw: The split in written order.
+        asked: Prompts of its real samples.
+        pictures: CATALOG rows of its generated pictures, in written order.
+        recipe: For the number of generated prompts and the shard size.
+        folder: Where the plans go.
+    """
+    prompts = _prompt_rows(inventory, draw, asked, recipe)
+    images = _image_rows(inventory, draw, pictures)
+    prompts = _with_keys(prompts, images, inventory, draw)
+    position = prompts["position"].to_numpy()
+    parts = []
+    for number, start in enumerate(range(0, len(draw.picture_s), recipe.shard_samples)):
+        end = min(start + recipe.shard_samples, len(draw.picture_s))
+        first, last = np.searchsorted(position, [start, end])
+        here = prompts.slice(int(first), int(last - first)).combine_chunks()
+        shown = images.slice(start, end - start).combine_chunks()
+        parts.append(_write_part(here, shown, inventory, split=draw.split, number=number, folder=folder))
+    return parts
+
+
+def _prompt_rows(inventory: Inventory, draw: SplitDraw, asked: Asked, recipe: Recipe) -> pa.Table:
+    """PLAN columns but for the keys, in written order."""
+    real = real_samples(draw)
+    generated = np.flatnonzero(draw.picture_s == GENERATED)
+    rng = np.random.default_rng([recipe.seed, 3, len(generated), *draw.split.encode()])
+    histogram_v = np.bincount(asked.phrase_q, minlength=len(inventory.phrases))
+    sample_g, phrase_g = ask_generated(len(generated), recipe.prompts.generated_per_image, histogram_v, rng)
+    kinds = generated_sources(recipe)
+    kind_of_source = np.array([KINDS.index(kinds[n]) if n in kinds else NO_KIND for n in draw.mix.names], np.int8)
+    position_q = np.concatenate([real[asked.sample_q], generated[sample_g]])
+    kind_q = np.concatenate([asked.kind_q, kind_of_source[draw.mix.order[generated[sample_g]]]])
+    label_q = np.concatenate([asked.label_q, np.full(len(sample_g), NO_LABEL, np.int64)])
+    phrase_q = np.concatenate([asked.phrase_q, phrase_g])
+    order = np.argsort(position_q, kind="stable")
+    made_q = np.concatenate([np.zeros(len(asked.kind_q), np.bool_), np.ones(len(sample_g), np.bool_)])[order]
+    return _columns(inventory, draw.split, position_q[order], phrase_q[order], kind_q[order], label_q[order], made_q)
+
+
+def _columns(
+    inventory: Inventory,
+    split: str,
+    position_q: NDArray[np.int64],
+    phrase_q: NDArray[np.int32],
+    kind_q: NDArray[np.int8],
+    label_q: NDArray[np.int64],
+    made_q: NDArray[np.bool_],
+) -> pa.Table:
+    labels, num = inventory.labels, len(position_q)
+    present_q = label_q != NO_LABEL
+    row_q = np.where(present_q, label_q, 0)
+
+    def of_label(column_l: NDArray[np.generic], otherwise: int) -> NDArray[np.int64]:
+        """A label's column for present prompts, `otherwise` for absent ones."""
+        return np.where(present_q, column_l[row_q], otherwise) if len(column_l) else np.full(num, otherwise)
+
+    evidences = [Evidence.ANNOTATED, Evidence.MINED, Evidence.GENERATED]
+    evidence_q = np.where(made_q, 2, of_label(labels.known_by_l == RETRIEVED, 0))
+    zeros = pa.array(np.zeros(num, np.float32))
+    empty = _taken([""], np.zeros(num, np.int64))
+    values = {
+        "split": _taken([split], np.zeros(num, np.int64)),
+        "position": pa.array(position_q),
+        "phrase": _taken(inventory.phrases, phrase_q),
+        "present": pa.array(present_q),
+        "mask_state": _taken(
+            [str(s) for s in MASK_STATES], of_label(labels.mask_state_l, MASK_STATES.index(MaskState.COMPLETE))
+        ),
+        "kind": _taken(["", *map(str, KINDS)], kind_q.astype(np.int64) + 1),
+        "evidence": _taken([str(e) for e in evidences], evidence_q),
+        "score": zeros,
+        "standard_score": zeros,
+        "rank": pa.array(np.full(num, NO_RANK, np.int32)),
+        "positive_key": empty,
+        "positive_score": zeros,
+        "miner": empty,
+        "masks_part": _taken(["", *(part.stem for part in inventory.parts)], of_label(labels.part_l, -1) + 1),
+        "masks_offset": pa.array(of_label(labels.offset_l, 0)),
+        "masks_num_bytes": pa.array(of_label(labels.num_bytes_l, 0).astype(np.int32)),
+    }
+    return pa.table(values)
+
+
+def _taken(values: Sequence[str], index: NDArray[np.integer]) -> pa.Array:
+    """`values[index]`, stored once each."""
+    return pa.DictionaryArray.from_arrays(pa.array(index.astype(np.int32)), pa.array(list(values), pa.string()))
+
+
+def _image_rows(inventory: Inventory, draw: SplitDraw, pictures: pa.Table) -> pa.Table:
+    """CATALOG rows in written order, under the samples' keys."""
+    real = draw.picture_s != GENERATED
+    row_s = np.where(real, draw.picture_s, inventory.num_images + np.cumsum(~real) - 1)
+    rows = pa.concat_tables([inventory.images, pictures]).take(row_s)
+    repeats = np.flatnonzero(draw.repeat_s)
+    if len(repeats):
+        keys = rows["key"].to_pylist()
+        for position in repeats.tolist():
+            keys[position] += f"-r{draw.repeat_s[position]}"
+        rows = rows.set_column(0, "key", pa.array(keys, pa.string()))
+    return rows
+
+
+def _with_keys(prompts: pa.Table, images: pa.Table, inventory: Inventory, draw: SplitDraw) -> pa.Table:
+    """`prompts` with the keys of the samples and of their images, in PLAN's columns."""
+    position = prompts["position"].to_numpy()
+    real = np.flatnonzero(draw.picture_s != GENERATED)
+    image_keys = images["key"].to_numpy(zero_copy_only=False).copy()
+    image_keys[real] = inventory.images["key"].to_numpy(zero_copy_only=False)[draw.picture_s[real]]
+    named = prompts.append_column("key", images["key"].take(pa.array(position)))
+    named = named.append_column("image_key", pa.array(image_keys[position], pa.string()))
+    return named.select(PLAN.names)
+
+
+def _write_part(
+    prompts: pa.Table, images: pa.Table, inventory: Inventory, *, split: str, number: int, folder: str
+) -> ShardPart:
+    """Write one shard's plan under the digest of its rows and of the masks that they point to."""
+    prompts = prompts.cast(PLAN)
+    digest = hashlib.sha256(str(WRITER_VERSION).encode())
+    scanned = {part.stem: part.record.sha256 for part in inventory.parts}
+    used = prompts["masks_part"].unique().to_pylist()
+    digest.update(msgspec.json.encode([scanned.get(stem, "") for stem in used]))
+    for table in (prompts, images):
+        for batch in table.to_batches():
+            digest.update(batch.serialize())
+    name = f"{split}-{number:06d}-{digest.hexdigest()[:16]}"
+    part = ShardPart(name=name, weight=images.num_rows, split=split, number=number, folder=folder)
+    if not (files.exists(part.plan) and files.exists(part.images)):
+        write_table(part.images, images, CATALOG)
+        write_table(part.plan, prompts, PLAN)
+    return part

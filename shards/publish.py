@@ -1,0 +1,277 @@
+"""Turn finished shards into a build: tables and indexes, and the manifest after everything that it names."""
+
+import hashlib
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from PIL import features
+
+from manifests import files
+from manifests.manifest import (
+    MANIFEST_NAME,
+    Achieved,
+    Manifest,
+    Pairs,
+    Rejects,
+    Shard,
+    SplitMix,
+    encode_index,
+    encode_manifest,
+    index_name,
+)
+from manifests.recipe import SPLITS, Recipe, recipe_sha256
+from manifests.sample import decode_masks
+from manifests.tables import (
+    CATALOG,
+    IMAGES,
+    LABELS,
+    NEGATIVES,
+    PLAN,
+    REJECTS,
+    ROW_GROUP,
+    SAMPLES,
+    VOCABULARIES,
+    TableWriter,
+    iterate_table,
+    read_table,
+    table_writer,
+)
+from shards.build import ShardRecord
+from shards.catalog import ScannedPart, duplicate_of
+from shards.draw import GENERATED, SplitDraw, generated_sources, leak_keys
+from shards.inventory import KNOWN_BY, MASK_STATES, STATES, Inventory
+from shards.plan import ShardPart
+from shards.prompts import KINDS, NO_KIND, Asked
+from shards.shortcuts import audit
+from shards.sources.source import Prepared, Reject
+from shards.splits import Assignment
+from shards.summary import summarise
+
+TABLES = ("samples", "images", "labels", "vocabularies", "negatives", "rejects")
+_LIBRARIES = ("msgspec", "numpy", "pillow", "pyarrow", "pycocotools")
+_AUDITED = ["split", "source", "phrase", "present", "width", "height", "num_bytes"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Finished:
+    """Everything that a build's tables are made of."""
+
+    recipe: Recipe
+    inventory: Inventory
+    prepared: Mapping[str, Prepared]
+    assignment: Assignment
+    draws: Sequence[SplitDraw]
+    asked: Sequence[Asked]
+    pictures: Mapping[str, pa.Table]  # CATALOG rows of generated pictures by split
+    parts: Sequence[ShardPart]
+    records: Sequence[ShardRecord]
+    late_rejects: Sequence[tuple[str, Reject]] = ()  # source and reject, of what only the whole source could show
+
+
+def inputs_sha256(parts: Sequence[ScannedPart], vocabularies: Mapping[str, Sequence[str]]) -> str:
+    """Digest of all catalog and label contents, and of the vocabularies."""
+    content = [[part.source, part.record.sha256] for part in parts]
+    return hashlib.sha256(msgspec.json.encode([content, sorted(vocabularies.items())])).hexdigest()
+
+
+def publish(finished: Finished, out: str) -> Manifest:
+    """Write the tables, the indexes and the manifest of a build whose shards are all written."""
+    _write_samples(finished, out)
+    _write_images(finished, out)
+    _write_labels(finished, out)
+    _write_vocabularies(finished.inventory, out)
+    with table_writer(table_uri(out, "negatives"), NEGATIVES):
+        pass
+    _write_rejects(finished, out)
+    shards = {split: _shards_of(finished, split) for split in SPLITS}
+    for split, listed in shards.items():
+        if listed:
+            files.write_bytes(files.join(out, index_name(split)), encode_index(listed))
+        else:
+            files.remove(files.join(out, index_name(split)))
+    _remove_stale_shards(shards, out)
+    manifest = _manifest(finished, shards, out)
+    files.write_bytes(files.join(out, "summary.md"), summarise(manifest).encode())
+    files.write_bytes(files.join(out, MANIFEST_NAME), encode_manifest(manifest))
+    return manifest
+
+
+def table_uri(out: str, name: str) -> str:
+    """Where a build's table lies."""
+    return files.join(out, f"{name}.parquet")
+
+
+def _shards_of(finished: Finished, split: str) -> list[Shard]:
+    return [record.shard for part, record in zip(finished.parts, finished.records, strict=True) if part.split == split]
+
+
+def _write_samples(finished: Finished, out: str) -> None:
+    with table_writer(table_uri(out, "samples"), SAMPLES) as writer:
+        for part, record in zip(finished.parts, finished.records, strict=True):
+            writer.add_table(_sample_rows(part, record))
+
+
+def _sample_rows(part: ShardPart, record: ShardRecord) -> pa.Table:
+    """Rows of samples.parquet for one shard."""
+    prompts, images = read_table(part.plan, PLAN), read_table(part.images, CATALOG)
+    position = prompts["position"].to_numpy()
+    sample_q = np.unique(position, return_inverse=True)[1]
+    taken = images.select(["source", "width", "height"]).take(pa.array(sample_q))
+    columns = {name: prompts[name] for name in PLAN.names if name in SAMPLES.names}
+    columns |= {name: taken[name] for name in taken.column_names}
+    columns["shard"] = pa.array([record.shard.url] * len(sample_q))
+    columns["offset"] = pa.array(np.array(record.offsets)[sample_q])
+    columns["num_bytes"] = pa.array(np.array(record.num_bytes)[sample_q])
+    columns["sha256"] = pa.array(record.sha256).take(pa.array(sample_q))
+    return pa.table({name: columns[name] for name in SAMPLES.names})
+
+
+def _planned(finished: Finished) -> NDArray[np.int64]:
+    """Rows of the inventory that stand in any split, each once."""
+    rows = np.concatenate([draw.picture_s[draw.picture_s != GENERATED] for draw in finished.draws])
+    return np.unique(rows)
+
+
+def _write_images(finished: Finished, out: str) -> None:
+    inventory, rows = finished.inventory, _planned(finished)
+    images = inventory.images
+    splits = pa.DictionaryArray.from_arrays(pa.array(finished.assignment.split_n[rows]), pa.array(list(SPLITS)))
+    groups = images["key"].take(pa.array(finished.assignment.group_n[rows]))
+    table = images.take(pa.array(rows)).append_column("split", splits.cast(pa.string())).append_column("group", groups)
+    with table_writer(table_uri(out, "images"), IMAGES) as writer:
+        writer.add_table(table)
+        for split, made in finished.pictures.items():
+            named = made.append_column("split", pa.array([split] * made.num_rows, pa.string()))
+            writer.add_table(named.append_column("group", made["key"]))
+
+
+def _write_labels(finished: Finished, out: str) -> None:
+    inventory, planned = finished.inventory, _planned(finished)
+    rows, owner = inventory.labels.rows_of(planned)
+    keys = inventory.images["key"].take(pa.array(planned))
+    with table_writer(table_uri(out, "labels"), LABELS) as writer:
+        for start in range(0, len(rows), ROW_GROUP):
+            here = slice(start, start + ROW_GROUP)
+            _add_labels(writer, inventory, keys.take(pa.array(owner[here])).to_pylist(), rows[here])
+
+
+def _add_labels(writer: TableWriter, inventory: Inventory, keys: Sequence[str], rows: NDArray[np.int64]) -> None:
+    labels = inventory.labels
+    for key, row in zip(keys, rows.tolist(), strict=True):
+        uri = inventory.parts[labels.part_l[row]].masks
+        masks = decode_masks(files.read_range(uri, int(labels.offset_l[row]), int(labels.num_bytes_l[row])))
+        writer.add(
+            key,
+            inventory.phrases[labels.phrase_l[row]],
+            str(STATES[labels.state_l[row]]),
+            str(MASK_STATES[labels.mask_state_l[row]]),
+            [{"size": mask.size, "counts": mask.counts} for mask in masks],
+            KNOWN_BY[labels.known_by_l[row]],
+        )
+
+
+def _write_vocabularies(inventory: Inventory, out: str) -> None:
+    with table_writer(table_uri(out, "vocabularies"), VOCABULARIES) as writer:
+        for name, phrases in sorted(inventory.vocabularies.items()):
+            for phrase in phrases:
+                writer.add(name, phrase)
+
+
+def _write_rejects(finished: Finished, out: str) -> None:
+    with table_writer(table_uri(out, "rejects"), REJECTS) as writer:
+        for source, reject in _whole_source_rejects(finished):
+            writer.add("prepare", source, reject.where, reject.phrase, str(reject.reason), reject.detail)
+        for part in finished.inventory.parts:
+            for rows in iterate_table(part.rejects, REJECTS):
+                writer.add_table(rows)
+
+
+def _whole_source_rejects(finished: Finished) -> list[tuple[str, Reject]]:
+    """Rejects that no single part shows, by source."""
+    found = [(source, reject) for source, holds in finished.prepared.items() for reject in holds.rejects]
+    found.extend(finished.late_rejects)
+    for source, key in finished.inventory.duplicates:
+        reason, detail = duplicate_of(key)
+        found.append((source, Reject(where=key, reason=reason, detail=detail, image=True)))
+    return found
+
+
+def _remove_stale_shards(shards: Mapping[str, Sequence[Shard]], out: str) -> None:
+    """Delete shards of an earlier plan that this build no longer names."""
+    named = {shard.url for listed in shards.values() for shard in listed}
+    for uri in files.list_files(files.join(out, "shards")):
+        if files.relative(uri, out) not in named:
+            files.remove(uri)
+
+
+def _manifest(finished: Finished, shards: Mapping[str, list[Shard]], out: str) -> Manifest:
+    recipe, inventory = finished.recipe, finished.inventory
+    audited = read_table(table_uri(out, "samples"), SAMPLES, _AUDITED)
+    return Manifest(
+        name=recipe.name,
+        recipe=msgspec.structs.replace(recipe, folder=""),
+        recipe_sha256=recipe_sha256(recipe),
+        inputs_sha256=inputs_sha256(inventory.parts, inventory.vocabularies),
+        seed=recipe.seed,
+        splits={split: listed for split, listed in shards.items() if listed},
+        mix={
+            draw.split: _split_mix(draw, asked, finished, audited)
+            for draw, asked in zip(finished.draws, finished.asked, strict=True)
+        },
+        encoder="",
+        shortcuts=audit(audited, list(generated_sources(recipe))),
+        mining={},
+        leaks=leak_keys(inventory, finished.assignment.leaks),
+        rejects=_rejects(finished),
+        notes=[note for asked in finished.asked for note in asked.notes],
+        tables={f"{name}.parquet": files.sha256_file(table_uri(out, name)) for name in TABLES},
+        versions={"python": platform.python_version(), "absentia": version("absentia")}
+        | {name: version(name) for name in _LIBRARIES}
+        | {"libjpeg_turbo": features.version_feature("libjpeg_turbo") or ""},
+    )
+
+
+def _split_mix(draw: SplitDraw, asked: Asked, finished: Finished, audited: pa.Table) -> SplitMix:
+    """Requested and achieved mix of one split."""
+    rows = audited.filter(pc.equal(audited["split"], draw.split))
+    pairs = Counter(zip(rows["source"].to_pylist(), rows["present"].to_pylist(), strict=True))
+    kinds = Counter(str(KINDS[kind]) for kind in asked.kind_q.tolist() if kind != NO_KIND)
+    wanted = {finished.inventory.sources[s]: num for s, num in asked.absent_requested.items()}
+    made = finished.recipe.prompts.generated_per_image
+    wanted |= {name: float(made * draw.mix.achieved[name]) for name in generated_sources(finished.recipe)}
+    return SplitMix(
+        samples={
+            name: Achieved(requested=float(draw.mix.requested[name]), achieved=draw.mix.achieved[name])
+            for name in draw.mix.names
+        },
+        prompts={kind: Achieved(requested=num, achieved=kinds[kind]) for kind, num in asked.requested.items()},
+        pairs={
+            name: Pairs(
+                present=pairs[name, True],
+                absent=Achieved(requested=wanted.get(name, 0.0), achieved=pairs[name, False]),
+            )
+            for name in draw.mix.names
+        },
+    )
+
+
+def _rejects(finished: Finished) -> Rejects:
+    records = [part.record for part in finished.inventory.parts]
+    whole = [reject for _, reject in _whole_source_rejects(finished)]
+    by_reason = sum((Counter(record.rejects) for record in records), Counter(str(r.reason) for r in whole))
+    repaired = sum((Counter(record.repaired) for record in records), Counter[str]())
+    return Rejects(
+        images=sum(record.images for record in records),
+        rejected_images=sum(record.rejected_images for record in records) + sum(r.image for r in whole),
+        by_reason=dict(sorted(by_reason.items())),
+        repaired={name: count for name, count in sorted(repaired.items()) if count},
+        awaiting_phrases=int((~finished.inventory.known_n()).sum()),
+    )

@@ -1,0 +1,148 @@
+"""Writes the contact sheet of a build, or of a table over a build, as one page that opens in any browser.
+
+    python -m shards.show DIR|TABLE [--build DIR] --out page.html
+
+TABLE is any Parquet with `key` and `phrase`, such as `negatives.parquet`: its rows are shown as what was asked of the
+build's pictures. What is slow to import is imported once there is something to do, so that `--help` answers at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from manifests import files
+from manifests.manifest import Manifest, read_manifest
+from manifests.recipe import SPLITS
+from manifests.stage import progress_bar, run_command
+from shards.page import About, PageSample, write_page
+
+DEFAULT_LIMIT = 2000
+DEFAULT_PIXELS = 224
+MIN_PIXELS, MAX_PIXELS = 32, 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Which samples are shown, and how large."""
+
+    limit: int = DEFAULT_LIMIT  # 0 for all
+    seed: int = 0
+    split: str | None = None  # None for all
+    pixels: int = DEFAULT_PIXELS  # of a thumbnail's longer side
+    quiet: bool = False
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """What a page shows; the command prints it as JSON."""
+
+    page: str
+    num_bytes: int
+    samples: int
+    prompts: int
+
+
+def show_build(folder: str, out: str, view: View) -> Shown:
+    """Write the contact sheet of the build in `folder` to `out`.
+
+    Raises:
+        ManifestError, TableError: there is no finished build, or it is damaged.
+        StorageError: `out` cannot be written.
+    """
+    from shards import sheet
+
+    manifest = read_manifest(folder)
+    splits = sheet.draw(sheet.open_splits(folder, manifest, view.split), view.limit, view.seed)
+    count = sum(len(drawn.numbers) for drawn in splits)
+    head = about_build(manifest, manifest.name, f"{count:,} of {num_samples(manifest):,} samples")
+    return _write(out, sheet.read_samples(splits, view.pixels), count, head, view)
+
+
+def show_table(table_uri: str, folder: str, out: str, view: View) -> Shown:
+    """Write to `out` what the table at `table_uri` asks of the pictures of the build in `folder`.
+
+    Raises:
+        ManifestError, TableError: there is no finished build, the table is none, or they share no picture.
+        StorageError: `out` cannot be written.
+    """
+    from shards import sheet
+
+    manifest = read_manifest(folder)
+    asked = sheet.read_asked(table_uri, folder, manifest, view.split)
+    splits = sheet.draw(asked.found, view.limit, view.seed)
+    count = sum(len(drawn.numbers) for drawn in splits)
+    title = f"{files.relative(table_uri, folder)} of {manifest.name}"
+    head = about_build(manifest, title, f"{count:,} of the {asked.num_pictures:,} pictures that the table names")
+    return _write(out, sheet.read_asked_samples(asked, splits, view.pixels), count, head, view)
+
+
+def num_samples(manifest: Manifest) -> int:
+    """How many samples the build holds."""
+    return sum(shard.nsamples for shards in manifest.splits.values() for shard in shards)
+
+
+def about_build(manifest: Manifest, title: str, what: str) -> About:
+    """What a page's head says of a build; `what` names the samples that it shows."""
+    return About(
+        title=title,
+        what=what,
+        seed=manifest.seed,
+        encoder=manifest.encoder,
+        totals={name: sum(shard.nsamples for shard in shards) for name, shards in manifest.splits.items()},
+        mix=manifest.mix,
+        shortcuts=manifest.shortcuts,
+        rejects=manifest.rejects,
+        leaks=manifest.leaks,
+        notes=manifest.notes,
+    )
+
+
+def _write(out: str, samples: Iterable[PageSample], count: int, about: About, view: View) -> Shown:
+    facts = write_page(out, _watched(samples, count, view.quiet), about)
+    return Shown(page=out, num_bytes=facts.num_bytes, samples=facts.samples, prompts=facts.prompts)
+
+
+def _watched(samples: Iterable[PageSample], count: int, quiet: bool) -> Iterator[PageSample]:
+    with progress_bar(quiet=quiet) as progress:
+        yield from progress.track(samples, total=count, description="show")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m shards.show", description=__doc__.partition("\n")[0])
+    parser.add_argument("what", metavar="DIR|TABLE", help="a finished build, or a .parquet table with key and phrase")
+    parser.add_argument("--build", metavar="DIR", help="the build whose pictures TABLE names")
+    parser.add_argument("--out", metavar="PAGE", required=True, help="the page to write, such as page.html")
+    parser.add_argument("--limit", type=int, default=DEFAULT_LIMIT, help="most samples shown; 0 for all [%(default)s]")
+    parser.add_argument("--seed", type=int, default=0, help="which samples are drawn [%(default)s]")
+    parser.add_argument("--split", choices=SPLITS, help="samples of this split alone")
+    parser.add_argument("--pixels", type=int, default=DEFAULT_PIXELS, help="longer side of a picture [%(default)s]")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    view = View(limit=options.limit, seed=options.seed, split=options.split, pixels=options.pixels, quiet=options.quiet)
+    if view.limit < 0 or view.seed < 0 or not MIN_PIXELS <= view.pixels <= MAX_PIXELS:
+        parser.error(f"expected --limit and --seed of 0 or more, and --pixels of {MIN_PIXELS} to {MAX_PIXELS}")
+    is_table = options.what.endswith(".parquet")
+    if is_table != (options.build is not None):
+        parser.error("a table (.parquet) needs --build DIR, and a build takes none")
+    if is_table:
+        shown = show_table(options.what, options.build, options.out, view)
+    else:
+        shown = show_build(options.what, options.out, view)
+    sys.stdout.write(msgspec.json.encode(shown).decode() + "\n")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command's exit code: 0, 1 for a user's mistake; a wrong option exits with 2."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    return run_command(lambda: _run(parser, options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Exact public formats in, pictures and labels out; one file per format."""

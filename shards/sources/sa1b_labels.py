@@ -1,0 +1,258 @@
+"""One SA-1B json and its sidecar rows become labels: masks of one phrase together, each drop with its reason.
+
+Only masks that carry a phrase are checked; SA-1B's masks are no exhaustive list of anything, so a presence is partial
+unless the recipe says over which vocabulary the labels are exhaustive.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Annotated
+
+import msgspec
+import numpy as np
+
+from manifests.errors import Reason, Rejected, Repair
+from manifests.sample import Mask
+from shards.labels import Finding, Outcome, merge_labels, normalise_phrase, phrase_id
+from shards.masks import check_masks, reason_of
+from shards.rle import MaskFault
+from shards.sources.sidecar import PhraseRows
+from shards.sources.sidecar_rows import MAX_ID, NO_ANNOTATION, Rle
+from shards.sources.source import Label, Reject, Repaired
+
+_CACHED_PHRASE_BYTES = 1024
+_AREA_TOLERANCE = 1.0  # pixels by which a claimed area may differ from the mask's
+
+
+class Annotation(msgspec.Struct, frozen=True, gc=False):
+    """One mask of an SA-1B json."""
+
+    id: int
+    segmentation: Rle
+    predicted_iou: float
+    stability_score: float
+    area: float
+
+
+class Image(msgspec.Struct, frozen=True, gc=False):
+    """The picture of an SA-1B json."""
+
+    image_id: Annotated[int, msgspec.Meta(ge=0, le=MAX_ID)]
+    width: int
+    height: int
+
+
+class Sa1bFile(msgspec.Struct, frozen=True):
+    """A whole SA-1B json, without the fields that nothing here reads."""
+
+    image: Image
+    annotations: list[Annotation]
+
+
+_decoder = msgspec.json.Decoder(Sa1bFile)
+
+
+def decode_file(data: bytes) -> Sa1bFile:
+    """The SA-1B json in `data`.
+
+    Raises:
+        Rejected: BROKEN_JSON, WRONG_FIELD.
+    """
+    try:
+        return _decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise Rejected(Reason.WRONG_FIELD, f"{error}; expected the fields of an SA-1B json") from error
+    except (ValueError, RecursionError) as error:
+        raise Rejected(Reason.BROKEN_JSON, f"{error}; expected an SA-1B json") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floors:
+    """Below which a mask or a phrase is not believed."""
+
+    predicted_iou: float
+    stability_score: float
+    area: float  # pixels
+    phrase_score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledImage:
+    """The labels of one picture, and what was dropped or put right on the way."""
+
+    labels: tuple[Label, ...]
+    dropped: Sequence[Reject | Repaired]
+
+
+@dataclass(frozen=True, slots=True)
+class _Phrase:
+    text: str
+    id: str  # equal for phrases that are equal
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """One sidecar row: this mask shows that phrase."""
+
+    phrase: _Phrase
+    mask: int | bytes | None  # an annotation's place in the json, or the JSON of an RLE; None where there is neither
+    score: float
+    row: int
+    annotation_id: int
+
+
+@dataclass(slots=True)
+class _Dropped:
+    """Rejects and repairs of one picture."""
+
+    where: str
+    found: list[Reject | Repaired] = field(default_factory=list)
+
+    def reject(self, place: str, rejected: Rejected, phrase: str = "") -> None:
+        """Note a drop at `place` in the picture."""
+        where = f"{self.where}: {place}"
+        self.found.append(Reject(where=where, reason=rejected.reason, detail=rejected.detail, phrase=phrase))
+
+
+def label_image(file: Sa1bFile, rows: PhraseRows, floors: Floors, where: str, *, exhaustive: bool) -> LabelledImage:
+    """What the sidecar's `rows` say of the picture of `file`.
+
+    A row whose mask is missing, corrupt or below a floor leaves its phrase open, or its presence partial.
+    """
+    dropped = _Dropped(where)
+    places: dict[int, int] = {}
+    for place, annotation in enumerate(file.annotations):
+        places.setdefault(annotation.id, place)
+    claims = list(_claims(rows, places, dropped))
+    repeated = _repeated(file, places, claims, dropped) if len(places) < len(file.annotations) else frozenset()
+    masks = _judge(file, {claim.mask: claim for claim in claims}, floors, dropped)
+    findings = []
+    for claim in claims:
+        mask = _shown(claim, masks, floors)
+        phrase = claim.phrase.text
+        if isinstance(mask, Rejected):
+            named = isinstance(claim.mask, int)
+            dropped.reject(f"annotation {claim.annotation_id}" if named else f"phrases row {claim.row}", mask, phrase)
+            findings.append(Finding(phrase=phrase, outcome=Outcome.REJECTED, known_by="sidecar"))
+            continue
+        findings.append(Finding(phrase=phrase, outcome=Outcome.PRESENT, masks=(mask,), known_by="sidecar"))
+        if not exhaustive or claim.mask in repeated:
+            findings.append(Finding(phrase=phrase, outcome=Outcome.OPEN, known_by="sidecar"))
+    return LabelledImage(labels=merge_labels(findings).labels, dropped=dropped.found)
+
+
+@lru_cache(maxsize=1 << 14)
+def _cached_phrase(raw: bytes) -> _Phrase | Rejected:
+    return _read_phrase(raw)
+
+
+def _read_phrase(raw: bytes) -> _Phrase | Rejected:
+    try:
+        text = normalise_phrase(raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        return Rejected(Reason.PHRASE_NOT_UTF8, f"phrase {raw[:40]!a} is not UTF-8; expected UTF-8 text")
+    except Rejected as rejected:
+        return rejected
+    return _Phrase(text, phrase_id(text))
+
+
+def _claims(rows: PhraseRows, places: Mapping[int, int], dropped: _Dropped) -> Iterator[_Claim]:
+    """What each row says, without rows that name no phrase or repeat another."""
+    seen: set[tuple[str, int | bytes | None]] = set()
+    columns = zip(rows.rows, rows.annotation_ids, rows.phrases, rows.scores, rows.segmentations, strict=True)
+    for row, annotation_id, raw, score, segmentation in columns:
+        phrase = _cached_phrase(raw) if len(raw) <= _CACHED_PHRASE_BYTES else _read_phrase(raw)
+        if isinstance(phrase, Rejected):
+            dropped.reject(f"phrases row {row}", phrase)
+            continue
+        mask = places.get(annotation_id, segmentation or None)
+        key = (phrase.id, annotation_id if mask is None else mask)
+        if key in seen:
+            detail = "the same phrase for the same mask again; expected one row"
+            dropped.reject(f"phrases row {row}", Rejected(Reason.DUPLICATE_ANNOTATION, detail), phrase.text)
+            continue
+        seen.add(key)
+        yield _Claim(phrase, mask, score, row, annotation_id)
+
+
+def _repeated(
+    file: Sa1bFile, places: Mapping[int, int], claims: Sequence[_Claim], dropped: _Dropped
+) -> frozenset[int | bytes | None]:
+    """Places of annotations with a phrase whose id stands in the json again; the first of each id is kept."""
+    claimed = {claim.mask for claim in claims}
+    repeated = set()
+    for place, annotation in enumerate(file.annotations):
+        first = places[annotation.id]
+        if first != place and first in claimed:
+            repeated.add(first)
+            detail = "the id stands twice in the json; expected one annotation per id. The first is kept"
+            dropped.reject(f"annotation {annotation.id}", Rejected(Reason.DUPLICATE_ANNOTATION, detail))
+    return frozenset(repeated)
+
+
+def _shown(claim: _Claim, masks: Mapping[int | bytes, Mask | Rejected], floors: Floors) -> Mask | Rejected:
+    """The mask that shows the claim's phrase, or why it is not believed."""
+    if claim.mask is None:
+        if claim.annotation_id == NO_ANNOTATION:
+            detail = "neither an annotation id nor an RLE; expected one of them"
+        else:
+            detail = f"annotation {claim.annotation_id} is not in the json; expected one of its ids"
+        return Rejected(Reason.UNKNOWN_ANNOTATION, detail)
+    if not claim.score >= floors.phrase_score:
+        return Rejected(
+            Reason.BELOW_FLOOR, f"phrase score {claim.score:g}; expected min_phrase_score = {floors.phrase_score:g}"
+        )
+    return masks[claim.mask]
+
+
+def _judge(
+    file: Sa1bFile, claims: Mapping[int | bytes | None, _Claim], floors: Floors, dropped: _Dropped
+) -> dict[int | bytes, Mask | Rejected]:
+    """Each claimed mask, or why it is not one."""
+    judged: dict[int | bytes, Mask | Rejected] = {}
+    rles: dict[int | bytes, Rle] = {}
+    for key in claims:
+        if isinstance(key, int):
+            rles[key] = file.annotations[key].segmentation
+        elif key is not None:
+            try:
+                rles[key] = msgspec.json.decode(key, type=Rle)
+            except (ValueError, RecursionError) as error:
+                judged[key] = Rejected(Reason.MASK_CORRUPT, f"no RLE: {error}; expected size and counts")
+    size = (file.image.height, file.image.width)
+    num_masks = len(rles)
+    check = check_masks([rle.counts for rle in rles.values()], [size[0]] * num_masks, [size[1]] * num_masks)
+    for (key, rle), fault, area in zip(rles.items(), check.faults.tolist(), check.areas.tolist(), strict=True):
+        annotation = file.annotations[key] if isinstance(key, int) else None
+        if rle.size != size:
+            judged[key] = Rejected(
+                Reason.MASK_SIZE, f"RLE of height, width {list(rle.size)}; expected the picture's {list(size)}"
+            )
+        elif fault:
+            judged[key] = _faulty(MaskFault(fault), size)
+        else:
+            judged[key] = _below(annotation, area, floors) or Mask(size=size, counts=rle.counts)
+            if annotation is not None and abs(annotation.area - area) > _AREA_TOLERANCE:
+                dropped.found.append(
+                    Repaired(repair=Repair.AREA_RECOMPUTED, where=f"{dropped.where}: annotation {annotation.id}")
+                )
+    return judged
+
+
+def _faulty(fault: MaskFault, size: tuple[int, int]) -> Rejected:
+    reason = reason_of(fault) or Reason.MASK_CORRUPT
+    return Rejected(reason, f"RLE is {fault.name.lower().replace('_', ' ')}; expected runs that fill {list(size)}")
+
+
+def _below(annotation: Annotation | None, area: int, floors: Floors) -> Rejected | None:
+    """Which floor the mask is below, if any."""
+    found = (
+        ("min_area", area, floors.area),
+        ("min_predicted_iou", np.inf if annotation is None else annotation.predicted_iou, floors.predicted_iou),
+        ("min_stability_score", np.inf if annotation is None else annotation.stability_score, floors.stability_score),
+    )
+    for name, value, floor in found:
+        if not value >= floor:
+            return Rejected(Reason.BELOW_FLOOR, f"{value:g} is below {name} = {floor:g}")
+    return None

@@ -1,0 +1,1 @@
+"""Home of the bundled trainer and evaluator; empty until the student is built."""
