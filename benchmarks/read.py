@@ -123,6 +123,36 @@ def compare(build: str) -> dict[str, float]:
     }
 
 
+def measure(num_samples: int, num_rounds: int) -> dict[str, Any]:
+    """The figures of one run."""
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = [photographed(number, seed=0) for number in range(num_samples)]
+        kilobytes = statistics.mean(len(made.jpeg) for made in pictures) / 1000
+        build = str(make_build(Path(folder) / "build", pictures, shard_samples=32))
+        agreement = compare(build)
+        rounds = [(seconds(read_usually, build), seconds(read_ours, build)) for _ in range(num_rounds)]
+    usual_s, our_s = (statistics.median(side) for side in zip(*rounds, strict=True))
+    return {
+        "benchmark": "read",
+        "conditions": {
+            "picture": f"{WIDTH} x {HEIGHT}, {kilobytes:.0f} kB",
+            "prompts": f"{PRESENT} present with {INSTANCES} masks each, {ABSENT} absent",
+            "samples": num_samples,
+            "rounds": num_rounds,
+            "size": SIZE,
+            "batch": BATCH,
+            "processes": 1,
+        },
+        "rows": [
+            {"way": "webdataset + PIL + pycocotools", "ms_per_sample": 1000 * usual_s / num_samples},
+            {"way": "shards.reader", "ms_per_sample": 1000 * our_s / num_samples},
+        ],
+        "ratio": usual_s / our_s,
+        "bound": BOUND,
+        "agreement": agreement,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=96)
@@ -130,39 +160,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        pictures = [photographed(number, seed=0) for number in range(options.samples)]
-        kilobytes = statistics.mean(len(made.jpeg) for made in pictures) / 1000
-        build = str(make_build(Path(folder) / "build", pictures, shard_samples=32))
-        agreement = compare(build)
-        rounds = [(seconds(read_usually, build), seconds(read_ours, build)) for _ in range(options.rounds)]
-    usual_s, our_s = (statistics.median(side) for side in zip(*rounds, strict=True))
-    figures = {
-        "benchmark": "read",
-        "conditions": {
-            "samples": options.samples,
-            "rounds": options.rounds,
-            "picture": f"{WIDTH} x {HEIGHT}, {kilobytes:.0f} kB",
-            "prompts": f"{PRESENT} present with {INSTANCES} masks each, {ABSENT} absent",
-            "size": SIZE,
-            "batch": BATCH,
-            "processes": 1,
-        },
-        "rows": [
-            {"way": "webdataset + PIL + pycocotools", "ms_per_sample": 1000 * usual_s / options.samples},
-            {"way": "shards.reader", "ms_per_sample": 1000 * our_s / options.samples},
-        ],
-        "ratio": usual_s / our_s,
-        "bound": BOUND,
-        "agreement": agreement,
-    }
-    print(f"{WIDTH} x {HEIGHT} JPEGs of {kilobytes:.0f} kB, {PRESENT * INSTANCES} masks each -> {SIZE} pixels")
-    print(f"  webdataset + PIL + pycocotools  {1000 * usual_s / options.samples:8.1f} ms a sample")
-    print(f"  shards.reader                   {1000 * our_s / options.samples:8.1f} ms a sample")
-    print(
-        f"  ratio {usual_s / our_s:.2f} (expected at least {BOUND:.0f}); pictures differ by {agreement['mean_difference']:.2f}"
-    )
-    print(f"  of 255 on average, masks agree with IoU {agreement['smallest_iou']:.3f} or more")
+    figures = measure(options.samples, options.rounds)
+    for name, value in figures["conditions"].items():
+        print(f"{name:32}{value}")
+    for row in figures["rows"]:
+        print(f"{row['way']:32}{row['ms_per_sample']:.1f} ms a sample")
+    print(f"{'ratio':32}{figures['ratio']:.1f} (expected at least {BOUND:.0f})")
+    print(f"{'mean difference of pictures':32}{figures['agreement']['mean_difference']:.2f} of 255")
+    print(f"{'smallest IoU of masks':32}{figures['agreement']['smallest_iou']:.3f}")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 

@@ -33,8 +33,8 @@ from shards.inventory import Inventory, load_inventory
 from shards.labels import load_lexicon
 from shards.plan import ask_splits, plan_shards
 from shards.publish import Finished, inputs_sha256, publish
-from shards.sources.registry import open_sources
-from shards.sources.source import Prepared
+from shards.sources.registry import open_sources, unmatched_rows
+from shards.sources.source import Prepared, Reject
 from shards.summary import summarise
 
 _RECEIPT = "receipt.txt"
@@ -109,7 +109,8 @@ def build(recipe: Recipe, out: str, *, executor: Executor, progress: Progress, w
         if manifest is None:
             roots = {source.name: source.root for source in sources}
             run = _Run(out=out, executor=executor, progress=progress, where=where)
-            manifest = _build(recipe, inventory, prepared, roots, run)
+            late = unmatched_rows(sources, prepared)
+            manifest = _build(recipe, inventory, prepared, roots, late, run)
         files.write_bytes(files.join(work, _RECEIPT), receipt.encode())
         return manifest
 
@@ -119,7 +120,8 @@ def _build(
     inventory: Inventory,
     prepared: Mapping[str, Prepared],
     roots: Mapping[str, str],
-    run: "_Run",
+    late_rejects: Sequence[tuple[str, Reject]],
+    run: _Run,
 ) -> Manifest:
     """Everything after the scan."""
     out, executor, progress = run.out, run.executor, run.progress
@@ -145,6 +147,7 @@ def _build(
         pictures=pictures,
         parts=parts,
         records=records,
+        late_rejects=late_rejects,
     )
     return publish(finished, out)
 

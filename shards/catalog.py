@@ -4,9 +4,12 @@ Each part becomes four files in `work/catalog`: a catalog table, a table of labe
 masks themselves, and the rejects. One picture is in memory at a time.
 """
 
+import argparse
 import contextlib
 import hashlib
+import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -15,13 +18,15 @@ from functools import partial
 from typing import IO
 
 import msgspec
+import pyarrow.compute as pc
 from rich.progress import Progress
 
 from manifests import files
 from manifests.errors import BuildError, Reason, Rejected, Repair
+from manifests.recipe import load_recipe
 from manifests.sample import encode_masks
-from manifests.stage import run_stage
-from manifests.tables import CATALOG, LABEL_RANGES, REJECTS, TableWriter, table_writer
+from manifests.stage import local_executor, progress_bar, run_command, run_stage
+from manifests.tables import CATALOG, LABEL_RANGES, REJECTS, TableWriter, read_table, table_writer
 from shards.images import inspect_image, perceptual_hash, verify_decodes
 from shards.sources.source import Picture, Prepared, Reject, Repaired, ScanPart, Source
 
@@ -252,3 +257,69 @@ class _Outputs:
                 key, label.phrase, str(label.state), str(label.mask_state), self._masks_end, len(data), label.known_by
             )
             self._masks_end += len(data)
+
+
+class SourceCount(msgspec.Struct, frozen=True, kw_only=True):
+    """What the scan of one source found."""
+
+    source: str
+    images: int
+    rejected_images: int
+    awaiting_phrases: int  # catalogued, but nothing is known of them yet
+    rejects: dict[str, int]
+    repaired: dict[str, int]
+
+
+def count_source(source: str, parts: Sequence[ScannedPart]) -> SourceCount:
+    """The counts of one source over its parts."""
+    records = [part.record for part in parts]
+    waiting = 0
+    for part in parts:
+        images = read_table(part.catalog, CATALOG, ["key", "exhaustive_over"])
+        labelled = read_table(part.labels, LABEL_RANGES, ["key"])["key"].unique()
+        closed = pc.greater(pc.list_value_length(images["exhaustive_over"]), 0)
+        known = pc.or_(pc.is_in(images["key"], labelled), closed)
+        waiting += images.num_rows - (pc.sum(known).as_py() or 0)
+    return SourceCount(
+        source=source,
+        images=sum(record.images for record in records),
+        rejected_images=sum(record.rejected_images for record in records),
+        awaiting_phrases=waiting,
+        rejects=dict(sorted(sum((Counter(r.rejects) for r in records), Counter[str]()).items())),
+        repaired=dict(sorted(sum((Counter(r.repaired) for r in records), Counter[str]()).items())),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: scan the sources of a recipe and say what they hold."""
+    from shards.sources.registry import open_sources  # imports this module's callers' formats, slow for --help
+
+    parser = argparse.ArgumentParser(prog="python -m shards.catalog", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("recipe", metavar="RECIPE.toml", help="whose sources to scan; see docs/recipes.md")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the build; a later build goes on there")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one per core)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the counts as JSON on stdout")
+    options = parser.parse_args(argv)
+    recipe = load_recipe(options.recipe)
+    work = files.join(options.out, "work")
+    sources = open_sources(recipe)
+    with local_executor(options.workers) as executor, progress_bar() as progress:
+        prepared = prepare_sources(sources, work)
+        parts = scan_sources(sources, prepared, work=work, verify=recipe.verify, executor=executor, progress=progress)
+    counts = [count_source(source.name, [p for p in parts if p.source == source.name]) for source in sources]
+    if options.json:
+        sys.stdout.write(msgspec.json.encode(counts).decode() + "\n")
+        return 0
+    for count in counts:
+        dropped = ", ".join(f"{reason} {num}" for reason, num in count.rejects.items()) or "none"
+        sys.stdout.write(
+            f"{count.source}: {count.images} images, {count.rejected_images} rejected, {count.awaiting_phrases} "
+            f"awaiting phrases; rejects: {dropped}\n"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

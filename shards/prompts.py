@@ -22,8 +22,8 @@ KINDS = tuple(NegativeKind)
 NO_KIND = -1
 NO_LABEL = -1
 HARD_FIRST = (NegativeKind.CO_OCCURRING, NegativeKind.POPULAR, NegativeKind.RANDOM)
-BLOCK_CELLS = 1 << 18  # rows × columns looked at together; a constant, because it shapes the draw
-POOL_FACTOR = 3  # a hard kind chooses among this many times as many of its hardest phrases as it needs
+BLOCK_CELLS = 1 << 13  # rows × columns drawn together before the prior is read again; a constant that shapes the draw
+POOL_FACTOR = 4  # a hard kind chooses among this many times as many of its hardest phrases as it needs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

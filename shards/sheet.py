@@ -4,6 +4,8 @@ The shards are read by byte range, in order, and only where a sample was drawn, 
 bucket costs no more than one of a small build.
 """
 
+# N masks of a prompt, H W pixels of a thumbnail
+
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,15 +16,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from manifests import files
 from manifests.errors import ManifestError, Rejected, TableError
 from manifests.manifest import Manifest
 from manifests.recipe import SPLITS
-from manifests.sample import Mask, MaskState, Prompt, decode_sample
+from manifests.sample import MaskState, Prompt, Sample, decode_sample
 from shards.blocks import SampleIndex, read_image_keys, read_index
-from shards.images import decode_rgb
-from shards.masks import area, downscale_mask_for_page, union
+from shards.images import Letterbox, decode_rgb, scaled_size
+from shards.masks import mask_from_array, resize_mask_groups
 from shards.page import PagePrompt, PageSample
 from shards.tar import json_after
 
@@ -113,7 +116,8 @@ def _read_sample(index: SampleIndex, pixels: int, number: int) -> PageSample:
         sample = decode_sample(json_after(data, jpeg_bytes), where=where)
         side = min(pixels, max(sample.width, sample.height))
         picture = decode_rgb(memoryview(data)[:jpeg_bytes], longest=side)
-        prompts = tuple(_page_prompt(prompt, side, picture.size) for prompt in sample.prompts)
+        _require_shapes(sample, picture.size, side)
+        prompts = _page_prompts(sample, picture.size)
     except (OSError, ValueError, Rejected) as error:
         cure = f"run python -m shards.verify {index.folder}"
         raise ManifestError(f"{where}: expected a sound sample, found: {error}; {cure}") from error
@@ -132,11 +136,29 @@ def _read_sample(index: SampleIndex, pixels: int, number: int) -> PageSample:
     )
 
 
-def _page_prompt(prompt: Prompt, side: int, size: tuple[int, int]) -> PagePrompt:
-    masks = tuple(downscale_mask_for_page(mask, side) for mask in prompt.masks)
+def _require_shapes(sample: Sample, size: tuple[int, int], side: int) -> None:
+    """The picture, now of `size`, and all masks are of the size that the sample says."""
+    if size != scaled_size(sample.width, sample.height, side):
+        raise ValueError(f"the picture has another shape than its {sample.width} x {sample.height}")
+    for prompt in sample.prompts:
+        if any(mask.size != (sample.height, sample.width) for mask in prompt.masks):
+            raise ValueError(f"a mask of {prompt.phrase!r} has another shape than the picture")
+
+
+def _page_prompts(sample: Sample, size: tuple[int, int]) -> tuple[PagePrompt, ...]:
+    """The prompts with their masks at `size` (width, height), all resized in one go."""
     width, height = size
-    if any(mask.size != (height, width) for mask in masks):
-        raise ValueError(f"a mask of {prompt.phrase!r} has another shape than the picture")
+    groups = [[mask] for prompt in sample.prompts for mask in prompt.masks]
+    resized = resize_mask_groups(groups, Letterbox(width, height, 0, 0), max(size))[:, :height, :width]
+    prompts, first = [], 0
+    for prompt in sample.prompts:
+        of_prompt = resized[first : first + len(prompt.masks)]
+        prompts.append(_page_prompt(prompt, of_prompt))
+        first += len(of_prompt)
+    return tuple(prompts)
+
+
+def _page_prompt(prompt: Prompt, masks_nhw: NDArray[np.bool_]) -> PagePrompt:
     return PagePrompt(
         phrase=prompt.phrase,
         present=prompt.present,
@@ -146,14 +168,9 @@ def _page_prompt(prompt: Prompt, side: int, size: tuple[int, int]) -> PagePrompt
         score=prompt.score,
         standard_score=prompt.standard_score,
         rank=prompt.rank,
-        area=_covered(masks),
-        masks=masks,
+        area=float(masks_nhw.any(axis=0).mean()),
+        masks=tuple(mask_from_array(mask_hw) for mask_hw in masks_nhw),
     )
-
-
-def _covered(masks: Sequence[Mask]) -> float:
-    """Share of the picture under any of `masks`."""
-    return area(union(masks)) / (masks[0].size[0] * masks[0].size[1]) if masks else 0.0
 
 
 def read_asked(table_uri: str, folder: str, manifest: Manifest, split: str | None) -> Asked:

@@ -158,8 +158,8 @@ def open_browser(executable: str, profile: Path) -> Iterator[Page]:
         "--remote-debugging-pipe",
         f"--user-data-dir={profile}",
     ]
-    # The protocol speaks on the descriptors 3 and 4.
-    shell = ["sh", "-c", f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}', executable, *options]
+    # The protocol speaks on the descriptors 3 and 4; other shells than bash know no descriptors above 9.
+    shell = ["bash", "-c", f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}', executable, *options]
     browser = subprocess.Popen(
         shell,
         pass_fds=(to_browser, from_browser),

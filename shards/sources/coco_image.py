@@ -68,13 +68,9 @@ class ImageReader:
 
     def read_rows(self, rows: Sequence[SpilledRow]) -> Iterator[Reject]:
         """Read the image's rows and bytes; yields what was lost by that."""
-        losses = [loss for row in rows if row.is_image and (loss := self._take_image_row(row)) is not None]
+        losses = [(row.layer, loss) for row in rows if row.is_image and (loss := self._take_image_row(row)) is not None]
         is_listed = bool(losses or self._image_rows)
-        if self._image_id and not self._image_rows:
-            losses[1:] = [dataclasses.replace(loss, image=False) for loss in losses[1:]]
-        elif self._image_id:
-            losses = [dataclasses.replace(loss, image=loss.reason is Reason.DUPLICATE_ID) for loss in losses]
-        yield from losses
+        yield from self._count_pictures(losses)
         if not is_listed or not self._image_id:
             yield from self._strays([row for row in rows if not row.is_image])
         if not self._image_rows:
@@ -96,10 +92,10 @@ class ImageReader:
             found = read_row(value, ImageRow, row.where)
         except Rejected as rejected:
             self._blocked.add(row.layer)
-            return self._reject(row, rejected, image=True)
+            return self._reject(row, rejected)
         if row.layer in self._image_rows:
             detail = f"{row.where}.id: {self._image_id} is taken already"
-            return self._reject(row, Rejected(Reason.DUPLICATE_ID, detail), image=True)
+            return self._reject(row, Rejected(Reason.DUPLICATE_ID, detail))
         for layer, other in self._image_rows.items():
             if (found.width, found.height) != (other.width, other.height):
                 self._blocked.add(row.layer)
@@ -107,9 +103,24 @@ class ImageReader:
                     f"{row.where}: {found.width} x {found.height} pixels, expected {other.width} x {other.height} "
                     f"as in {self._layers[layer].name}"
                 )
-                return self._reject(row, Rejected(Reason.SIZE_MISMATCH, detail), image=True)
+                return self._reject(row, Rejected(Reason.SIZE_MISMATCH, detail))
         self._image_rows[row.layer] = found
         return None
+
+    def _count_pictures(self, losses: Sequence[tuple[int, Reject]]) -> Iterator[Reject]:
+        """The lost image rows, each with its file, marked where an input picture was lost.
+
+        The rows of several files are one picture; a second row in the same file was meant to be another one.
+        """
+        files_heard = set(self._image_rows)
+        is_counted = bool(self._image_rows)
+        for layer, loss in losses:
+            if layer in files_heard or not self._image_id:
+                yield dataclasses.replace(loss, image=True)
+            else:
+                yield dataclasses.replace(loss, image=not is_counted)
+                files_heard.add(layer)
+                is_counted = True
 
     def _strays(self, rows: Sequence[SpilledRow]) -> Iterator[Reject]:
         """Annotations whose image is not listed or cannot be told."""

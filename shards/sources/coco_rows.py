@@ -83,6 +83,10 @@ def read_row(value: object, row_type: type[_Row], where: str) -> _Row:
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
         raise Rejected(Reason.WRONG_FIELD, f"{where}{path.removesuffix('`')}: {message}") from error
+    except UnicodeEncodeError as error:
+        raise Rejected(Reason.WRONG_FIELD, f"{where}: a text holds a lone surrogate; expected UTF-8") from error
+    except OverflowError as error:
+        raise Rejected(Reason.WRONG_FIELD, f"{where}: a number is larger than any float") from error
     except RecursionError as error:
         raise Rejected(Reason.WRONG_FIELD, f"{where}: brackets are nested too deep") from error
 

@@ -5,6 +5,7 @@ cannot read becomes one sentence; what it would unpickle is refused.
 """
 
 import difflib
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -47,6 +48,7 @@ def open_data_set(name: str, table: HfSource, recipe: Recipe, *, cache_folder: s
 
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # what it has to say stands in our one line
     where = f"sources.{name}: {table.path} (rows {table.rows})"
     asked = _arguments(table, recipe)
     try:
@@ -149,7 +151,10 @@ def _require_plain(module: str, where: str) -> None:
             )
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
+    """What was wrong in the first place: `datasets` wraps it in sentences that say nothing."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return " ".join(str(error).split()) or type(error).__name__
 
 

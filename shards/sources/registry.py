@@ -1,5 +1,6 @@
 """Which reader opens which source table of a recipe."""
 
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from manifests.recipe import (
@@ -15,9 +16,9 @@ from manifests.recipe import (
 from shards.sources.build import open_build
 from shards.sources.coco import open_coco
 from shards.sources.hf import open_hf
-from shards.sources.sa1b import open_sa1b
+from shards.sources.sa1b import Sa1b, open_sa1b
 from shards.sources.saco import open_saco
-from shards.sources.source import Source
+from shards.sources.source import Prepared, Reject, Source
 
 
 def open_sources(recipe: Recipe) -> list[Source]:
@@ -40,3 +41,9 @@ def open_sources(recipe: Recipe) -> list[Source]:
             case _:
                 assert_never(table)
     return found
+
+
+def unmatched_rows(sources: Sequence[Source], prepared: Mapping[str, Prepared]) -> list[tuple[str, Reject]]:
+    """Rows of phrase sidecars whose picture no part held, by source; to be asked after the scan."""
+    sidecars = [source for source in sources if isinstance(source, Sa1b)]
+    return [(source.name, reject) for source in sidecars for reject in source.unmatched(prepared[source.name])]

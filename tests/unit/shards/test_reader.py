@@ -6,7 +6,10 @@ import itertools
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -255,13 +258,15 @@ def test_any_sample_of_a_bucket_has_the_bytes_that_the_disk_has(tmp_path: Path) 
 class CountedRanges:
     """Counts what is fetched."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, delay_s: float = 0.0) -> None:
         self.ranges: list[tuple[str, int, int]] = []
+        self._delay_s = delay_s
         self._read = files.read_range
         monkeypatch.setattr(files, "read_range", self)
 
     def __call__(self, uri: str, offset: int, num_bytes: int) -> bytes:
         self.ranges.append((uri, offset, num_bytes))
+        time.sleep(self._delay_s)
         return self._read(uri, offset, num_bytes)
 
 
@@ -282,6 +287,24 @@ def test_a_block_is_one_range_per_shard_and_fetched_once_by_all_that_share_a_fol
     assert sum(num_bytes for _, _, num_bytes in counted.ranges) < sum(
         path.stat().st_size for path in (build / "shards").iterdir()
     )
+
+
+def test_readers_that_miss_the_same_block_at_once_fetch_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = read_index(in_memory(make_build(tmp_path / "build", many(20)), "at_once"), "train")
+    counted = CountedRanges(monkeypatch, delay_s=0.1)
+    barrier = threading.Barrier(4)
+
+    def read(sample: int) -> bytes:
+        cached = CachedBlocks(index, str(tmp_path), 1 << 30)
+        barrier.wait()
+        return cached.read(sample)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(read, range(4)))
+    assert found == [LocalShards(read_index(str(tmp_path / "build"), "train")).read(sample) for sample in range(4)]
+    assert len(counted.ranges) == len(set(counted.ranges))
 
 
 def test_blocks_read_longest_ago_make_room(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from manifests.errors import Reason, RecipeError, SourceError
+from manifests.errors import Reason, RecipeError, Rejected, SourceError
 from manifests.recipe import HfColumns, HfSource
 from manifests.sample import MaskState
 from shards.masks import mask_to_array
 from shards.sources import hf
 from shards.sources.hf import HfPictures, open_hf
+from shards.sources.hf_rows import RowReader, read_picture
 from shards.sources.source import Found, Label, LabelState, Picture, Reject
 from tests.factories import make_jpeg, make_mask, make_recipe
 
@@ -31,10 +32,17 @@ WIDTH, HEIGHT = 64, 48
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    def refuse(*_: object) -> None:
-        raise AssertionError("a local data set reached for the network")
+    """A data set on this machine reaches for no other: `datasets` would count its users, and swallow the failure."""
+    asked: list[object] = []
 
+    def refuse(*found: object, **_: object) -> None:
+        asked.append(found)
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
+    yield
+    assert not asked
 
 
 def rows_of(num: int, **columns: Callable[[int], object]) -> list[dict[str, object]]:
@@ -116,10 +124,9 @@ def write_format(name: str, folder: Path) -> dict[str, str]:
         case "webdataset":
             with tarfile.open(folder / "a.tar", "w") as tar:
                 for n in range(3):
-                    members = {f"{n}.jpg": make_jpeg(seed=n), f"{n}.json": json.dumps({"phrases": rows[n]["phrases"]})}
-                    for member, data in members.items():
+                    text = json.dumps({"phrases": rows[n]["phrases"]}).encode()
+                    for member, content in ((f"{n}.jpg", make_jpeg(seed=n)), (f"{n}.json", text)):
                         info = tarfile.TarInfo(member)
-                        content = data if isinstance(data, bytes) else data.encode()
                         info.size = len(content)
                         tar.addfile(info, io.BytesIO(content))
             return {"path": "webdataset", "data_files": "*.tar"}
@@ -374,7 +381,7 @@ def test_a_row_without_a_usable_picture_is_a_reject(
     (tmp_path / "secret.jpg").write_bytes(make_jpeg())
     if image and image["path"]:
         image = {**image, "path": str(image["path"]).format(data=tmp_path / "data")}
-    rows = [
+    rows: list[dict[str, object]] = [
         {"image": {"bytes": make_jpeg(seed=1), "path": "1.jpg"}, "phrases": "cat"},
         {"image": image, "phrases": "dog"},
     ]
@@ -383,6 +390,16 @@ def test_a_row_without_a_usable_picture_is_a_reject(
     (lost,) = rejects_in(opened, tmp_path / "work")
     assert (lost.reason, lost.image, lost.where) == (reason, True, "hf:parquet?rows=train#1")
     assert [picture.image_id for picture in pictures_in(opened, tmp_path / "work")] == ["0"]
+
+
+@pytest.mark.parametrize(
+    "path", ["memory://set/data/../secret.jpg", "memory://other/1.jpg", "memory://set/data2/1.jpg"]
+)
+def test_a_remote_path_outside_the_data_set_is_not_opened(path: str) -> None:
+    reader = RowReader(columns=HfColumns(), roots=("memory://set/data",))
+    with pytest.raises(Rejected, match="lies outside the data set's folders memory://set/data") as caught:
+        read_picture({"image": {"bytes": None, "path": path}}, reader)
+    assert caught.value.reason is Reason.UNSAFE_NAME
 
 
 def test_a_picture_that_is_none_is_left_to_the_catalog(tmp_path: Path) -> None:
@@ -394,7 +411,7 @@ def test_a_picture_that_is_none_is_left_to_the_catalog(tmp_path: Path) -> None:
 
 
 def test_ids_may_come_from_a_column(tmp_path: Path) -> None:
-    ids: list[object] = ["a-7", "", None]
+    ids: list[str | None] = ["a-7", "", None]
     write_parquet(tmp_path / "data", rows_of(3, phrases=lambda _: "cat", name=lambda n: ids[n]))
     opened = source(tmp_path / "data", columns=HfColumns(id="name", phrases="phrases"))
     assert [picture.image_id for picture in pictures_in(opened, tmp_path / "work")] == ["a-7"]
@@ -419,7 +436,7 @@ def test_what_cannot_be_opened_stops_with_one_line(tmp_path: Path) -> None:
     (tmp_path / "data" / "a.parquet").write_bytes(b"no parquet")
     for fields in ({}, {"data_files": "gone.parquet"}, {"streaming": False}):
         with pytest.raises(SourceError, match=r"^sources\.hub: parquet \(rows train\): ") as caught:
-            source(tmp_path / "data", **fields).prepare(str(tmp_path / "work"))  # type: ignore[arg-type]
+            source(tmp_path / "data", **fields).prepare(str(tmp_path / "work"))
         assert "\n" not in str(caught.value)
 
 
@@ -432,9 +449,10 @@ def test_builders_that_may_run_code_are_refused(tmp_path: Path) -> None:
 
 def test_an_empty_data_set_is_no_source(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    schema = pa.schema(
-        [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("phrases", pa.string())]
-    )
-    pq.write_table(schema.empty_table(), tmp_path / "data" / "a.parquet")
-    with pytest.raises(SourceError, match="holds no row; expected at least one picture"):
-        source(tmp_path / "data").prepare(str(tmp_path / "work"))
+    schema = pa.Table.from_pylist(rows_of(1, phrases=lambda _: "cat")).schema
+    with pa.OSFile(str(tmp_path / "data" / "a.arrow"), "wb") as file, pa.ipc.new_stream(file, schema):
+        pass
+    for streaming, found in ((True, "holds no row; expected at least one"), (False, "corresponds to no data")):
+        opened = source(tmp_path / "data", path="arrow", data_files="a.arrow", streaming=streaming)
+        with pytest.raises(SourceError, match=rf"sources\.hub: arrow \(rows train\): .*{found}"):
+            opened.prepare(str(tmp_path / "work"))

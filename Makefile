@@ -1,0 +1,66 @@
+# The two commands of the README are `make demo` and `make test`; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_OPTIONS := -n 2 --dist loadfile
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+NEEDED := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format doors clean ALWAYS
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: demo/page.html ## the environment, the demo world, a build of it and its contact sheet
+	$(BIN)/python -m shards.verify demo/build
+	@echo
+	@echo "Open this page in a browser: $(CURDIR)/demo/page.html"
+
+test: $(VENV)/.dev ## the environment and every test
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+lint: $(VENV)/.dev ## ruff, mypy and the layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## let ruff lay out the code
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+doors: $(VENV)/.dev ## write tests/golden and docs/architecture.md anew; look at the difference before you commit it
+	ABSENTIA_UPDATE_DOORS=1 $(BIN)/python -m pytest -q tests/unit/test_architecture.py tests/unit/test_doors.py
+
+clean: ## remove the environment, the demo and all caches
+	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+demo/page.html: demo/build/manifest.json $(wildcard shards/page.*) shards/sheet.py shards/show.py
+	$(BIN)/python -m shards.show demo/build --out $@
+
+# Both commands return at once where their work is done, and then leave the manifest as old as it is.
+demo/build/manifest.json: $(VENV)/.demo ALWAYS
+	$(BIN)/python examples/demo_world.py --out demo/world
+	$(BIN)/python -m flows.build_shards demo/world/demo.toml --out demo/build
+
+ALWAYS:
+
+# One environment: what the tests need holds all that the demo needs.
+$(VENV)/.demo: $(NEEDED) | $(BIN)/pip
+	@echo "Installing into $(VENV); the first time takes some minutes and 7 GB"
+	@$(INSTALL) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(NEEDED) | $(BIN)/pip
+	@echo "Installing into $(VENV); the first time takes some minutes and 7 GB"
+	@$(INSTALL) --editable '.[dev]'
+	@touch $(VENV)/.demo $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is \
+	$$($(PYTHON) --version 2>&1); expected Python 3.11 or newer; run make again with PYTHON=python3.12 or so" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "error: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu \
+	install the package python3-venv and run make again" >&2; exit 1; }

@@ -1,0 +1,205 @@
+"""The same recipe and inputs give the same bytes, whatever the machine is set to, and nothing is done twice."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from flows.build_shards import main
+from manifests.errors import BuildError
+from manifests.stage import run_command
+from tests.worlds import build_bytes, build_world, error_line, run_command_line, write_recipe, write_world
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: Path) -> Path:
+    out = recipe.parent / "finished"
+    build_world(recipe, out)
+    return out
+
+
+@pytest.fixture
+def out(finished: Path, tmp_path: Path) -> Path:
+    """A finished build that the test may spoil."""
+    return Path(shutil.copytree(finished, tmp_path / "out"))
+
+
+def differing(found: dict[str, bytes], expected: dict[str, bytes]) -> list[str]:
+    return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of every file outside `work/`."""
+    return {name: _stamp(folder / name) for name in build_bytes(folder)}
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    return path.stat().st_ino, path.stat().st_mtime_ns
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "out_name", "settings"),
+    [
+        (1, "oüt", {"TZ": "Pacific/Kiritimati", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}),
+        (
+            3,
+            "out",
+            {
+                "TZ": "America/Caracas",
+                "LC_ALL": "C",
+                "PYTHONUTF8": "0",
+                "PYTHONCOERCECLOCALE": "0",
+                "PYTHONHASHSEED": "2",
+                "OMP_NUM_THREADS": "3",
+            },
+        ),
+    ],
+)
+def test_workers_folder_clock_locale_hash_seed_threads_and_temporary_folder_change_no_byte(
+    finished: Path, recipe: Path, tmp_path: Path, num_workers: int, out_name: str, settings: dict[str, str]
+) -> None:
+    moved = tmp_path / "another place" / "world"
+    shutil.copytree(recipe.parent, moved, ignore=shutil.ignore_patterns("finished"), copy_function=shutil.copy)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    out = tmp_path / out_name
+    done = run_command_line(
+        moved / recipe.name, out, num_workers=num_workers, env={**settings, "TMPDIR": str(temporary)}
+    )
+    assert done.returncode == 0, done.stderr
+    assert differing(build_bytes(out), build_bytes(finished)) == []
+    assert list(temporary.iterdir()) == []
+
+
+def test_another_seed_gives_other_bytes(finished: Path, recipe: Path, tmp_path: Path) -> None:
+    other = write_recipe(recipe.parent, "seeded.toml", seed=4)
+    build_world(other, tmp_path / "out")
+    assert any(name.startswith("shards/") for name in differing(build_bytes(tmp_path / "out"), build_bytes(finished)))
+
+
+def test_without_work_and_manifest_the_same_bytes_come_back(finished: Path, recipe: Path, out: Path) -> None:
+    shutil.rmtree(out / "work")
+    (out / "manifest.json").unlink()
+    build_world(recipe, out)
+    assert differing(build_bytes(out), build_bytes(finished)) == []
+
+
+def test_an_equal_finished_build_returns_at_once(recipe: Path, out: Path) -> None:
+    before = stamps(out)
+    work = {path: _stamp(path) for path in (out / "work").rglob("*") if path.suffix in {".parquet", ".masks", ".jpgs"}}
+    manifest = build_world(recipe, out)
+    assert stamps(out) == before
+    assert {path: _stamp(path) for path in work} == work
+    assert manifest.name == "tiny"
+
+
+def test_an_equal_finished_build_without_work_is_not_written_again(recipe: Path, out: Path) -> None:
+    shutil.rmtree(out / "work")
+    before = stamps(out)
+    build_world(recipe, out)
+    assert stamps(out) == before
+
+
+def test_another_recipe_in_the_folder_of_a_finished_build_is_refused(
+    recipe: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_recipe(recipe.parent, "other.toml", seed=99)
+    before = stamps(out)
+    assert run_command(lambda: main([str(other), "--out", str(out), "--workers", "1"])) == 1
+    line = error_line(capsys.readouterr().err)
+    assert line.startswith(f"error: {out}: holds the finished build 'tiny' of another recipe")
+    assert "choose another --out" in line
+    assert stamps(out) == before
+
+
+@pytest.mark.parametrize("keep_work", [True, False], ids=["with work", "without work"])
+def test_changed_inputs_in_the_folder_of_a_finished_build_are_refused(tmp_path: Path, *, keep_work: bool) -> None:
+    recipe = write_world(tmp_path / "world")
+    out = tmp_path / "out"
+    build_world(recipe, out)
+    picture = tmp_path / "world" / "coco" / "pictures" / f"{1:012d}.jpg"
+    with Image.open(picture) as image:
+        image.load()
+    image.save(picture, "JPEG", quality=50)
+    if not keep_work:
+        shutil.rmtree(out / "work")
+    before = stamps(out)
+    with pytest.raises(BuildError, match=r"of the same recipe from other inputs; choose another --out"):
+        build_world(recipe, out)
+    assert stamps(out) == before
+
+
+@pytest.mark.parametrize("harm", ["deleted", "truncated"])
+@pytest.mark.parametrize("keep_work", [True, False], ids=["with work", "without work"])
+def test_a_lost_shard_is_written_again_and_no_other(
+    finished: Path, recipe: Path, out: Path, harm: str, *, keep_work: bool
+) -> None:
+    shard = out / "shards" / "train-000001.tar"
+    if harm == "deleted":
+        shard.unlink()
+    else:
+        os.truncate(shard, 1024)
+    before = stamps(out)
+    if not keep_work:
+        shutil.rmtree(out / "work")
+    build_world(recipe, out)
+    assert differing(build_bytes(out), build_bytes(finished)) == []
+    if keep_work:
+        shards = [name for name in before if name.startswith("shards/") and name != "shards/train-000001.tar"]
+        assert {name: stamps(out)[name] for name in shards} == {name: before[name] for name in shards}
+
+
+@pytest.mark.parametrize(
+    "name", ["train.json", "summary.md", "samples.parquet", "rejects.parquet", "labels.parquet", "manifest.json"]
+)
+def test_a_deleted_file_comes_back(finished: Path, recipe: Path, out: Path, name: str) -> None:
+    (out / name).unlink()
+    build_world(recipe, out)
+    assert differing(build_bytes(out), build_bytes(finished)) == []
+
+
+def test_shards_of_an_unfinished_build_of_another_recipe_are_removed(
+    finished: Path, recipe: Path, out: Path, tmp_path: Path
+) -> None:
+    (out / "manifest.json").unlink()
+    fewer = write_recipe(recipe.parent, "fewer.toml", samples=30, splits={"train": 0.8, "test": 0.2})
+    build_world(fewer, out)
+    build_world(fewer, tmp_path / "fresh")
+    assert differing(build_bytes(out), build_bytes(tmp_path / "fresh")) == []
+    assert len(list((out / "shards").iterdir())) < len(list((finished / "shards").iterdir()))
+
+
+def test_going_back_and_forth_between_recipes_of_an_unfinished_build_mixes_nothing(
+    finished: Path, recipe: Path, out: Path
+) -> None:
+    other = write_recipe(
+        recipe.parent,
+        "kinds.toml",
+        prompts={"absent_per_image": 2, "generated_per_image": 3, "kinds": {"random": 1.0}},
+    )
+    (out / "manifest.json").unlink()
+    build_world(other, out)
+    shards = [name for name in build_bytes(finished) if name.startswith("shards/")]
+    found, expected = build_bytes(out), build_bytes(finished)
+    assert any(len(found[name]) == len(expected[name]) and found[name] != expected[name] for name in shards)
+    (out / "manifest.json").unlink()
+    build_world(recipe, out)
+    assert differing(build_bytes(out), expected) == []
+
+
+def test_a_recipe_may_be_renamed_and_its_paths_written_otherwise(finished: Path, recipe: Path, tmp_path: Path) -> None:
+    text = recipe.read_text().replace('"coco/pictures"', f'"{recipe.parent}/coco/pictures"')
+    other = tmp_path / "renamed.toml"
+    other.write_text(
+        text.replace('"sa1b/', f'"{recipe.parent}/sa1b/').replace('"coco/inst', f'"{recipe.parent}/coco/inst')
+    )
+    build_world(other, tmp_path / "out")
+    found, expected = build_bytes(tmp_path / "out"), build_bytes(finished)
+    assert [name for name in differing(found, expected) if name != "manifest.json"] == []

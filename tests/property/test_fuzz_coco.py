@@ -1,0 +1,232 @@
+"""Whatever stands in a COCO file, the source stops with its one line or counts what it drops; it never crashes."""
+
+import io
+import json
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pyarrow as pa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from manifests.errors import Reason, SourceError
+from manifests.sample import MaskState, encode_masks
+from shards.masks import check_masks
+from shards.sources.coco import Coco
+from shards.sources.source import Found, LabelState, Picture, Reject
+
+SIDE = 24
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 30)
+    | st.sampled_from([2**31, -(2**63), 10**30, 10**400])
+    | st.floats()
+    | st.text(max_size=6)
+    | st.sampled_from(["\ud800", "\udcff", "1", "../x", "\0", "x" * 300, "1.jpg"])
+)
+anything = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+counts = st.text(alphabet=[chr(c) for c in range(44, 115)], max_size=12) | st.lists(
+    st.integers(-2, SIDE * SIDE), max_size=6
+)
+segmentations = (
+    st.lists(st.lists(st.floats(-SIDE, 2 * SIDE), max_size=9), max_size=2)
+    | st.fixed_dictionaries({"size": st.just([SIDE, SIDE]) | anything, "counts": counts | anything})
+    | anything
+)
+boxes = st.lists(st.floats(-5, SIDE + 5) | st.floats(), min_size=3, max_size=5) | anything
+categories = st.sampled_from([1, 2, "1", 9]) | scalars
+segments = st.lists(
+    st.fixed_dictionaries({"id": st.integers(0, 3) | anything, "category_id": categories}, optional={"area": anything})
+    | anything,
+    max_size=3,
+)
+annotations = (
+    st.fixed_dictionaries(
+        {"category_id": categories, "image_id": st.sampled_from([1, 2, "1"]) | scalars},
+        optional={
+            "id": st.integers(1, 3) | anything,
+            "bbox": boxes,
+            "area": st.floats() | anything,
+            "iscrowd": st.sampled_from([0, 1, True]) | anything,
+            "segmentation": segmentations,
+            "segments_info": segments | anything,
+            "file_name": st.sampled_from(["1.png", "none.png"]) | anything,
+        },
+    )
+    | anything
+)
+sides = st.sampled_from([SIDE, SIDE, SIDE, SIDE + 1]) | anything
+images = (
+    st.fixed_dictionaries(
+        {"id": st.sampled_from([1, 1, 2, "2"]) | scalars, "width": sides, "height": sides},
+        optional={
+            "file_name": st.just("1.jpg") | anything,
+            "coco_url": anything,
+            "license": anything,
+            "neg_category_ids": st.lists(categories, max_size=2) | anything,
+            "not_exhaustive_category_ids": st.lists(categories, max_size=2) | anything,
+        },
+    )
+    | anything
+)
+SOUND_IMAGE: dict[str, Json] = {"id": 1, "width": SIDE, "height": SIDE, "file_name": "1.jpg"}
+SOUND_BOX: dict[str, Json] = {"id": 900, "image_id": 1, "category_id": 2, "bbox": [1, 1, 5, 5]}
+CATEGORIES: list[Json] = [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}]
+
+
+def write_pictures(folder: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (SIDE, SIDE)).save(buffer, "JPEG")
+    (folder / "1.jpg").write_bytes(buffer.getvalue())
+    colours = Image.new("RGB", (SIDE, SIDE))
+    colours.paste((1, 0, 0), (3, 3, 9, 9))
+    colours.save(folder / "1.png")
+
+
+def scan(*contents: bytes) -> list[Found]:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_pictures(folder)
+        for number, content in enumerate(contents):
+            (folder / f"{number}.json").write_bytes(content)
+        source = Coco(
+            name="coco",
+            root=temporary,
+            annotations=tuple(str(folder / f"{number}.json") for number in range(len(contents))),
+            panoptic=temporary,
+            licence="",
+            exhaustive=True,
+        )
+        prepared = source.prepare(str(folder / "work"))
+        return [*prepared.rejects, *(found for part in prepared.parts for found in source.scan(part))]
+
+
+def require_sound(found: Found) -> None:
+    """What a scan gives can be written down: text is UTF-8, and masks are sound."""
+    match found:
+        case Picture():
+            pa.array([found.image_id, found.uri, found.licence, *(label.phrase for label in found.labels)], pa.string())
+            assert len({label.phrase.casefold() for label in found.labels}) == len(found.labels)
+            for label in found.labels:
+                assert (
+                    label.mask_state is MaskState.NONE or bool(label.masks)
+                ) or label.state is not LabelState.PRESENT
+                encode_masks(label.masks)
+                check = check_masks(
+                    [m.counts for m in label.masks], [SIDE] * len(label.masks), [SIDE] * len(label.masks)
+                )
+                assert not check.faults.any()
+        case Reject():
+            pa.array([found.where, found.detail, found.phrase], pa.string())
+            assert len(found.detail) < 3000
+        case _:
+            pa.array([found.where], pa.string())
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
+@given(st.lists(annotations, max_size=5), st.lists(images, max_size=3))
+def test_rows_of_any_content_are_taken_or_counted(annotation_rows: list[Json], image_rows: list[Json]) -> None:
+    document: dict[str, Json] = {
+        "images": [SOUND_IMAGE, *image_rows],
+        "annotations": [*annotation_rows, SOUND_BOX],
+        "categories": CATEGORIES,
+    }
+    found = scan(json.dumps(document).encode())
+    for one in found:
+        require_sound(one)
+    lost = [one for one in found if isinstance(one, Reject) and one.image]
+    assert len(lost) + sum(isinstance(one, Picture) for one in found) == 1 + len(image_rows)
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@given(annotations.filter(lambda row: isinstance(row, dict)))
+def test_a_dog_whose_annotation_is_dropped_is_never_absent(row: Json) -> None:
+    shown = cast(dict[str, Json], row) | {"category_id": 1, "image_id": 1}
+    shown.pop("segments_info", None)
+    document = {"images": [SOUND_IMAGE], "annotations": [shown, SOUND_BOX], "categories": CATEGORIES}
+    pictures = [one for one in scan(json.dumps(document).encode()) if isinstance(one, Picture)]
+    states = {label.phrase: label.state for label in pictures[0].labels}
+    assert states.get("dog") in (LabelState.PRESENT, LabelState.OPEN)
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@given(st.dictionaries(st.sampled_from(["images", "annotations", "categories", "licenses", "info"]), anything))
+def test_files_of_any_content_stop_with_one_line(document: dict[str, Json]) -> None:
+    _scan_or_stop(json.dumps(document).encode())
+
+
+def mutated(data: bytes) -> st.SearchStrategy[bytes]:
+    """`data` with some bytes replaced, taken out or put in."""
+    edit = st.tuples(st.integers(0, len(data)), st.integers(0, 3), st.binary(max_size=3))
+
+    def apply(edits: list[tuple[int, int, bytes]]) -> bytes:
+        found = data
+        for place, length, new in edits:
+            found = found[:place] + new + found[place + length :]
+        return found
+
+    return st.lists(edit, min_size=1, max_size=3).map(apply)
+
+
+SOUND = json.dumps(
+    {
+        "images": [SOUND_IMAGE | {"neg_category_ids": [1]}],
+        "annotations": [SOUND_BOX, SOUND_BOX | {"segmentation": [[2.0, 2.0, 9.0, 2.0, 9.0, 9.0]], "area": math.pi}],
+        "categories": CATEGORIES,
+        "licenses": [{"id": 1, "name": "free"}],
+    }
+).encode()
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
+@given(mutated(SOUND))
+def test_damaged_bytes_stop_with_one_line_or_cost_some_rows(data: bytes) -> None:
+    _scan_or_stop(data)
+
+
+def _scan_or_stop(data: bytes) -> None:
+    try:
+        found = scan(data)
+    except SourceError as error:
+        message = str(error)
+        assert "0.json: " in message
+        assert "\n" not in message
+        message.encode()
+    else:
+        for one in found:
+            require_sound(one)
+
+
+def test_the_rows_made_here_reach_the_parsers_branches() -> None:
+    met: set[Reason] = set()
+
+    @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
+    @given(st.lists(annotations, max_size=5), st.lists(images, max_size=3))
+    def run(annotation_rows: list[Json], image_rows: list[Json]) -> None:
+        document = {
+            "images": [SOUND_IMAGE, *image_rows],
+            "annotations": [*annotation_rows, SOUND_BOX],
+            "categories": CATEGORIES,
+        }
+        met.update(one.reason for one in scan(json.dumps(document).encode()) if isinstance(one, Reject))
+
+    cast(Callable[[], None], run)()
+    assert met >= {
+        Reason.WRONG_FIELD,
+        Reason.UNKNOWN_CATEGORY,
+        Reason.UNKNOWN_IMAGE,
+        Reason.DUPLICATE_ID,
+        Reason.BAD_BOX,
+    }
