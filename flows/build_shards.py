@@ -22,7 +22,7 @@ from rich.progress import Progress
 
 from manifests import files
 from manifests.errors import BuildError
-from manifests.manifest import MANIFEST_NAME, Manifest, read_manifest
+from manifests.manifest import MANIFEST_NAME, Manifest, index_name, read_manifest
 from manifests.recipe import Recipe, Sa1bSource, load_recipe, recipe_sha256
 from manifests.stage import local_executor, progress_bar, run_command
 from shards.build import write_shards
@@ -32,7 +32,7 @@ from shards.generate import generate_pictures, generated_folder
 from shards.inventory import Inventory, load_inventory
 from shards.labels import load_lexicon
 from shards.plan import ask_splits, plan_shards
-from shards.publish import Finished, inputs_sha256, publish
+from shards.publish import SUMMARY_NAME, Finished, inputs_sha256, publish
 from shards.sources.registry import open_sources, unmatched_rows
 from shards.sources.source import Prepared, Reject
 from shards.summary import summarise
@@ -197,12 +197,13 @@ def _same_inputs(out: str, inventory: Inventory) -> Manifest | None:
 
 
 def _if_whole(out: str) -> Manifest | None:
-    """The manifest if every shard and table that it names is there in its size; otherwise it is taken away."""
+    """The manifest if every shard is there in its size, and every table and index; otherwise it is taken away."""
     manifest = read_manifest(out)
     shards = [shard for listed in manifest.splits.values() for shard in listed]
     places = {files.join(out, shard.url): shard.filesize for shard in shards}
     whole = all(files.exists(uri) and files.num_bytes(uri) == size for uri, size in places.items())
-    if whole and all(files.exists(files.join(out, name)) for name in manifest.tables):
+    others = [*manifest.tables, *map(index_name, manifest.splits), SUMMARY_NAME]
+    if whole and all(files.exists(files.join(out, name)) for name in others):
         return manifest
     files.remove(files.join(out, MANIFEST_NAME))
     return None
@@ -239,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with local_executor(options.num_workers) as executor, progress_bar() as progress:
         manifest = build(recipe, options.out, executor=executor, progress=progress, where=options.recipe)
     if options.as_json:
-        sys.stdout.write(msgspec.json.encode(manifest).decode() + "\n")
+        sys.stdout.buffer.write(msgspec.json.encode(manifest) + b"\n")  # UTF-8, whatever the locale
     else:
         _show(manifest, options.out)
     return 0

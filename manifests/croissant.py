@@ -31,11 +31,14 @@ _LITERALS = {
     "sc": "https://schema.org/",
     "conformsTo": "dct:conformsTo",
 }
+# fmt: off
 _TERMS = (
-    "arrayShape citeAs column containedIn equivalentProperty extract field fileObject fileProperty fileSet format "
-    "includes isArray isLiveDataset jsonPath key md5 parentField path recordSet references regex repeated replace "
-    "samplingRate sdVersion separator source subField transform"
-).split()
+    "arrayShape", "citeAs", "column", "containedIn", "equivalentProperty", "extract", "field", "fileObject",
+    "fileProperty", "fileSet", "format", "includes", "isArray", "isLiveDataset", "jsonPath", "key", "md5",
+    "parentField", "path", "recordSet", "references", "regex", "repeated", "replace", "samplingRate", "sdVersion",
+    "separator", "source", "subField", "transform",
+)
+# fmt: on
 _CONTEXT: dict[str, str | dict[str, str]] = {
     **_LITERALS,
     **{name: f"cr:{name}" for name in _TERMS},
@@ -183,7 +186,7 @@ def _fields(table: str, schema: Sequence[pa.Field]) -> list[_Field]:
 
 
 def _is_nested(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) and pa.types.is_nested(kind.value_type)
+    return bool(pa.types.is_list(kind) and pa.types.is_nested(kind.value_type))
 
 
 def _field(table: str, column: pa.Field) -> _Field:

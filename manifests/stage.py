@@ -6,6 +6,7 @@ Files are the cache: nothing else remembers what was done.
 """
 
 import contextlib
+import io
 import logging
 import multiprocessing
 import os
@@ -145,6 +146,8 @@ def run_stage(
 
 def run_command(main: Callable[[], int]) -> int:
     """The exit code of a command: 1 and one `error:` line on stderr for the user's mistakes."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a phrase that the terminal cannot show is no failure
     try:
         return main()
     except AbsentiaError as error:

@@ -5,7 +5,7 @@ with fixed row groups, so that the same rows give the same bytes whoever wrote t
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 import pyarrow as pa
@@ -217,14 +217,24 @@ class TableWriter:
             self._write(pa.concat_tables(self._pending))
         self._writer.close()
 
+    def abandon(self) -> None:
+        """Let go of a file that will be thrown away, so that nothing is written to it later."""
+        with suppress(OSError, ValueError, pa.ArrowException):
+            self._writer.close()
+        self._writer.is_open = False
+
 
 @contextmanager
 def table_writer(uri: str, schema: pa.Schema, metadata: Mapping[str, str] | None = None) -> Iterator[TableWriter]:
     """A writer whose table appears at `uri` whole when the block ends; `metadata` goes into the file's own."""
     with files.commit(uri) as file:
         writer = TableWriter(file, schema, metadata or {})
-        yield writer
-        writer.close()
+        try:
+            yield writer
+            writer.close()
+        except BaseException:
+            writer.abandon()
+            raise
 
 
 def write_table(uri: str, table: pa.Table, schema: pa.Schema, metadata: Mapping[str, str] | None = None) -> None:

@@ -101,7 +101,14 @@ def shard_url(part: ShardPart) -> str:
 
 
 def _forget_lost_shards(parts: Sequence[ShardPart], folder: str, out: str) -> None:
-    """Remove the records of shards that are no longer there or were overwritten, so that they are written again."""
+    """Remove the records of shards that are no longer there or will be overwritten, so that they are written again.
+
+    Records of other plans go first: a shard of theirs may have the very size of the one that takes its place.
+    """
+    planned = {f"{part.name}.json" for part in parts}
+    for uri in files.list_files(folder):
+        if files.relative(uri, folder) not in planned:
+            files.remove(uri)
     for part in parts:
         record_uri = files.join(folder, f"{part.name}.json")
         if not files.exists(record_uri):

@@ -535,7 +535,7 @@
     byId("detail").addEventListener("close", () => {
       const place = detail.place;
       detail = null;
-      
+      goTo(place);
     });
   }
   function addKeys() {

@@ -55,6 +55,7 @@ from shards.sources.source import Prepared, Reject
 from shards.splits import Assignment
 from shards.summary import summarise
 
+SUMMARY_NAME = "summary.md"
 TABLES = ("samples", "images", "labels", "vocabularies", "negatives", "rejects")
 _LIBRARIES = ("msgspec", "numpy", "pillow", "pyarrow", "pycocotools")
 _AUDITED = ["split", "source", "phrase", "present", "width", "height", "num_bytes"]
@@ -99,7 +100,7 @@ def publish(finished: Finished, out: str) -> Manifest:
             files.remove(files.join(out, index_name(split)))
     _remove_stale_shards(shards, out)
     manifest = _manifest(finished, shards, out)
-    files.write_bytes(files.join(out, "summary.md"), summarise(manifest).encode())
+    files.write_bytes(files.join(out, SUMMARY_NAME), summarise(manifest).encode())
     files.write_bytes(files.join(out, MANIFEST_NAME), encode_manifest(manifest))
     return manifest
 

@@ -26,7 +26,7 @@ from shards.images import JpegSettings
 
 GeneratedKind = Literal["blank", "noise"]
 
-_FALLBACK_QUALITY = 90  # where the model is no JPEG
+_FALLBACK_QUALITY = 95  # where the model is no JPEG: what `shards.build` encodes such a picture with
 _CANVAS_PIXELS = 1 << 19  # larger pictures are painted on a smaller canvas and enlarged
 _SPECTRUM_PIXELS = 1 << 17
 _MAX_GRAIN = 4

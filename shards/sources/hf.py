@@ -53,18 +53,14 @@ class _Spill(msgspec.Struct, frozen=True, kw_only=True):
     vocabulary: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class HfPictures:
-    """The pictures of one data set."""
+    """The pictures of one data set; `root` is known once `prepare` has written them below `work`."""
 
     name: str
     table: HfSource
     recipe: Recipe
-
-    @property
-    def root(self) -> str:
-        """The recipe's folder; pictures lie below `work` and have whole paths."""
-        return self.recipe.folder
+    root: str = ""
 
     def prepare(self, work: str) -> Prepared:
         """The tars that the data set was written into, once.
@@ -82,8 +78,9 @@ class HfPictures:
             marker = files.join(folder, _MARKER)
             if not files.exists(marker):
                 files.write_bytes(marker, msgspec.json.encode(self._spill(data_set, folder)))
+        self.root = folder
         spilled = msgspec.json.decode(files.read_bytes(marker), type=_Spill)
-        parts = tuple(self._part(folder, number, rows) for number, rows in enumerate(spilled.rows_of_part))
+        parts = tuple(self._part(digest, number, rows) for number, rows in enumerate(spilled.rows_of_part))
         return Prepared(parts=parts, vocabularies={self.name: spilled.vocabulary} if spilled.vocabulary else {})
 
     def scan(self, part: ScanPart) -> Iterator[Found]:
@@ -96,7 +93,7 @@ class HfPictures:
                     tar.seek(line.offset)
                     yield Picture(
                         image_id=line.image_id,
-                        uri=part.uri,
+                        uri=part.uri.rpartition("/")[2],
                         offset=line.offset,
                         data=tar.read(line.num_bytes),
                         labels=line.labels,
@@ -110,16 +107,12 @@ class HfPictures:
         path = path.rpartition("/")[2] if os.path.isabs(path) else path
         return f"hf:{path}?rows={self.table.rows}#{row}"
 
-    def _part(self, folder: str, number: int, rows: int) -> ScanPart:
-        uri = files.join(folder, f"{number:05d}.tar")
-        digest = hashlib.sha256(uri.encode()).hexdigest()[
-            :16
-        ]  # the folder's name holds the digest of what it came from
+    def _part(self, digest: str, number: int, rows: int) -> ScanPart:
         return ScanPart(
             name=f"{self.name}-{number:05d}-{digest}",
             weight=rows,
-            uri=uri,
-            spill=files.join(folder, f"{number:05d}.jsonl"),
+            uri=files.join(self.root, f"{number:05d}.tar"),
+            spill=files.join(self.root, f"{number:05d}.jsonl"),
         )
 
     def _reader(self, data_set: DataSet) -> RowReader:

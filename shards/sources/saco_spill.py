@@ -11,6 +11,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -21,6 +22,7 @@ from shards.sources.source import Reject
 
 BUCKET_BYTES = 8 << 20
 MAX_BUCKETS = 1024
+MAX_SIDE = 1 << 24  # pixels
 
 _FLUSH_BYTES = 32 << 20
 _DONE = "done.json"
@@ -87,8 +89,8 @@ class _PairIn(msgspec.Struct):
     id: int | str
     file_name: str
     text_input: str
-    width: int
-    height: int
+    width: Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE)]
+    height: Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE)]
     is_instance_exhaustive: int | bool | None = None
     is_pixel_exhaustive: int | bool | None = None
 

@@ -162,7 +162,7 @@ def test_every_builder_gives_the_bytes_as_they_were(name: str, streaming: bool, 
     assert [picture.origin for picture in pictures] == [f"hf:{asked['path']}?rows=train#{n}" for n in range(3)]
     assert {(picture.licence, picture.exhaustive_over) for picture in pictures} == {("CC0", ())}
     for picture in pictures:
-        with Path(picture.uri).open("rb") as tar:
+        with Path(opened.root, picture.uri).open("rb") as tar:
             tar.seek(picture.offset)
             assert tar.read(len(picture.data)) == picture.data
 
@@ -194,6 +194,13 @@ def test_a_data_set_is_written_once_until_it_or_its_columns_change(tmp_path: Pat
     os.utime(path, (5, 5))
     changed = source(data).prepare(str(tmp_path / "work"))
     assert len({prepared.parts[0].name for prepared in (first, other, changed)}) == 3
+
+
+def test_what_is_found_does_not_depend_on_the_work_folder_or_on_when_files_were_written(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "data", rows_of(2, phrases=lambda _: "cat"))
+    first = found_in(source(tmp_path / "data"), tmp_path / "work")
+    os.utime(path, (5, 5))
+    assert found_in(source(tmp_path / "data"), tmp_path / "elsewhere") == first
 
 
 def test_a_spill_that_was_killed_is_made_again(tmp_path: Path) -> None:

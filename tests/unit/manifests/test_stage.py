@@ -1,0 +1,87 @@
+"""Stages: finished parts are not run again, on any executor, and the first error stops what has not begun."""
+
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from manifests.errors import BuildError
+from manifests.stage import Inline, local_executor, progress_bar, run_command, run_stage
+
+
+class Task(msgspec.Struct, frozen=True):
+    name: str
+    weight: int = 1
+
+
+class Record(msgspec.Struct, frozen=True):
+    text: str
+
+
+def shout(task: Task) -> Record:
+    return Record(text=task.name.upper())
+
+
+def ran(folder: Path, names: list[str], executor: Executor, function: object = shout) -> list[str]:
+    with progress_bar(quiet=True) as progress:
+        records = run_stage(
+            "test",
+            [Task(name) for name in names],
+            function,  # type: ignore[arg-type]
+            Record,
+            folder=str(folder),
+            executor=executor,
+            progress=progress,
+        )
+    return [record.text for record in records]
+
+
+def test_records_come_in_the_order_of_the_parts_on_any_executor(tmp_path: Path) -> None:
+    names = [f"p{number}" for number in range(40)]
+    upper = [name.upper() for name in names]
+    assert ran(tmp_path / "a", names, Inline()) == upper
+    with ThreadPoolExecutor(4) as threads:
+        assert ran(tmp_path / "b", names, threads) == upper
+    with local_executor(2) as processes:
+        assert ran(tmp_path / "c", names, processes) == upper
+
+
+def test_a_finished_part_is_not_run_again_and_a_damaged_record_is(tmp_path: Path) -> None:
+    ran(tmp_path, ["a", "b"], Inline())
+    calls: list[str] = []
+
+    def count(task: Task) -> Record:
+        calls.append(task.name)
+        return shout(task)
+
+    assert ran(tmp_path, ["a", "b", "c"], Inline(), count) == ["A", "B", "C"]
+    assert calls == ["c"]
+    (tmp_path / "a.json").write_bytes(b'{"te')
+    ran(tmp_path, ["a", "b", "c"], Inline(), count)
+    assert calls == ["c", "a"]
+
+
+def test_an_error_keeps_what_was_finished(tmp_path: Path) -> None:
+    def fail_on_b(task: Task) -> Record:
+        if task.name == "b":
+            raise BuildError("no b")
+        return shout(task)
+
+    with pytest.raises(BuildError, match="no b"):
+        ran(tmp_path, ["a", "b", "c"], Inline(), fail_on_b)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json"]
+
+
+def test_a_command_turns_the_users_mistake_into_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def wrong() -> int:
+        raise BuildError("too few")
+
+    def stopped() -> int:
+        raise KeyboardInterrupt
+
+    assert run_command(wrong) == 1
+    assert capsys.readouterr().err == "error: too few\n"
+    assert run_command(stopped) == 130
+    assert "run the same command again" in capsys.readouterr().err
+    assert run_command(lambda: 0) == 0

@@ -1,0 +1,73 @@
+"""Tables: what is written is read, row groups do not depend on who wrote, and other files are refused by name."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from manifests import tables
+from manifests.errors import TableError
+from manifests.tables import VOCABULARIES, iterate_table, open_table, read_metadata, read_table, table_writer
+
+
+def write(path: Path, num: int, *, batch: int | None = None) -> str:
+    with table_writer(str(path), VOCABULARIES, {"encoder": "conse"}) as writer:
+        if batch is None:
+            for number in range(num):
+                writer.add("coco", f"p{number}")
+        else:
+            rows = pa.table({"phrase": [f"p{n}" for n in range(num)], "vocabulary": ["coco"] * num})
+            for start in range(0, num, batch):
+                writer.add_table(rows.slice(start, batch))
+    return str(path)
+
+
+def test_rows_come_back_in_order_with_their_metadata(tmp_path: Path) -> None:
+    uri = write(tmp_path / "a", 10)
+    assert read_table(uri, VOCABULARIES, ["phrase"])["phrase"].to_pylist() == [f"p{n}" for n in range(10)]
+    assert read_metadata(uri, VOCABULARIES) == {"encoder": "conse"}
+
+
+def test_the_same_rows_give_the_same_bytes_however_they_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "ROW_GROUP", 16)
+    by_row = Path(write(tmp_path / "a", 100)).read_bytes()
+    for batch in (1, 7, 16, 33, 100):
+        assert Path(write(tmp_path / "b", 100, batch=batch)).read_bytes() == by_row
+    assert open_table(str(tmp_path / "a"), VOCABULARIES).num_row_groups == 7
+    assert sum(rows.num_rows for rows in iterate_table(str(tmp_path / "a"), VOCABULARIES)) == 100
+
+
+def test_an_empty_table_has_its_columns(tmp_path: Path) -> None:
+    found = read_table(write(tmp_path / "a", 0), VOCABULARIES)
+    assert found.num_rows == 0
+    assert found.column_names == VOCABULARIES.names
+
+
+def test_a_failed_write_leaves_no_table(tmp_path: Path) -> None:
+    def fail() -> None:
+        with table_writer(str(tmp_path / "a"), VOCABULARIES) as writer:
+            writer.add("coco", "dog")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_are_no_such_table_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="not found; expected the vocabularies table"):
+        read_table(str(tmp_path / "none"), VOCABULARIES)
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(TableError, match="cannot be read as Parquet"):
+        read_table(str(tmp_path / "text"), VOCABULARIES)
+    pq.write_table(pa.table({"phrase": ["a"]}), tmp_path / "other")
+    with pytest.raises(TableError, match="columns vocabulary are missing; found phrase"):
+        read_table(str(tmp_path / "other"), VOCABULARIES)
+
+
+def test_a_newer_table_is_called_newer(tmp_path: Path) -> None:
+    schema = VOCABULARIES.with_metadata({"absentia.schema": "99"})
+    pq.write_table(pa.Table.from_pylist([{"vocabulary": "a", "phrase": "b"}], schema=schema), tmp_path / "new")
+    with pytest.raises(TableError, match="table schema 99 is newer than 1"):
+        read_table(str(tmp_path / "new"), VOCABULARIES)
