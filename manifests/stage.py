@@ -10,7 +10,9 @@ import io
 import logging
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from functools import partial
@@ -55,14 +57,40 @@ class Inline(Executor):
         return future
 
 
+class _Processes(ProcessPoolExecutor):
+    """Fresh processes that leave the keyboard to this one, and end when it ends, however it ends."""
+
+    def __init__(self, num_workers: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        super().__init__(num_workers, mp_context=context, initializer=_end_with_parent)
+
+    def submit(self, fn: Callable[A, T], /, *args: A.args, **kwargs: A.kwargs) -> Future[T]:
+        """The future of `fn`; a process that this starts inherits that SIGINT is blocked."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(fn, *args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """Let this worker process end as soon as its parent is gone; else it would wait for work for ever."""
+    threading.Thread(target=_await_parent, daemon=True).start()
+
+
+def _await_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
+
+
 @contextlib.contextmanager
 def local_executor(num_workers: int) -> Iterator[Executor]:
     """An executor of `num_workers` fresh processes, or this one for 1."""
     if num_workers <= 1:
         yield Inline()
         return
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(num_workers, mp_context=context)
+    executor = _Processes(num_workers)
     try:
         yield executor
     except BaseException:

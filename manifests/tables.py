@@ -255,7 +255,7 @@ def open_table(uri: str, schema: pa.Schema) -> pq.ParquetFile:
     except FileNotFoundError as error:
         raise TableError(f"{uri}: not found; expected the {name} table") from error
     except (pa.ArrowException, OSError) as error:
-        raise TableError(f"{uri}: cannot be read as Parquet: {error}") from error
+        raise TableError(f"{uri}: cannot be read as Parquet: {_one_line(error)}") from error
     version = (found.schema_arrow.metadata or {}).get(_VERSION_KEY, b"1")
     if int(version) > TABLE_SCHEMA:
         raise TableError(
@@ -280,7 +280,7 @@ def read_table(uri: str, schema: pa.Schema, columns: Sequence[str] | None = None
     try:
         return found.read(columns=wanted).select(wanted).cast(pa.schema([schema.field(name) for name in wanted]))
     except (pa.ArrowException, OSError) as error:
-        raise TableError(f"{uri}: {_name_of(schema)} table is damaged: {error}") from error
+        raise TableError(f"{uri}: {_name_of(schema)} table is damaged: {_one_line(error)}") from error
 
 
 def iterate_table(uri: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -288,7 +288,15 @@ def iterate_table(uri: str, schema: pa.Schema, columns: Sequence[str] | None = N
     found = open_table(uri, schema)
     wanted = list(columns) if columns is not None else schema.names
     for index in range(found.num_row_groups):
-        yield found.read_row_group(index, columns=wanted).select(wanted)
+        try:
+            rows = found.read_row_group(index, columns=wanted)
+        except (pa.ArrowException, OSError) as error:
+            raise TableError(f"{uri}: {_name_of(schema)} table is damaged: {_one_line(error)}") from error
+        yield rows.select(wanted)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def read_metadata(uri: str, schema: pa.Schema) -> dict[str, str]:

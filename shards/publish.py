@@ -136,9 +136,9 @@ def _sample_rows(part: ShardPart, record: ShardRecord) -> pa.Table:
 
 
 def _planned(finished: Finished) -> NDArray[np.int64]:
-    """Rows of the inventory that stand in any split, each once."""
+    """Rows of the inventory that stand in any split, each once, in written order: a shard's rows lie together."""
     rows = np.concatenate([draw.picture_s[draw.picture_s != GENERATED] for draw in finished.draws])
-    return np.unique(rows)
+    return rows[np.sort(np.unique(rows, return_index=True)[1])]
 
 
 def _write_images(finished: Finished, out: str) -> None:

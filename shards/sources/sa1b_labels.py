@@ -132,7 +132,8 @@ def _all_sound(file: Sa1bFile, rows: PhraseRows, floors: Floors, *, exhaustive: 
     Nearly every picture is like that, and a word about each row would cost more than reading the json.
     """
     annotations = {annotation.id: annotation for annotation in file.annotations}
-    phrases = [_cached_phrase(raw) for raw in rows.phrases if len(raw) <= _CACHED_PHRASE_BYTES]
+    known = [_cached_phrase(raw) for raw in rows.phrases if len(raw) <= _CACHED_PHRASE_BYTES]
+    phrases = [phrase for phrase in known if isinstance(phrase, _Phrase)]
     claimed = [annotations[number] for number in rows.annotation_ids if number in annotations]
     num_rows = len(rows.rows)
     if not num_rows:
@@ -142,10 +143,10 @@ def _all_sound(file: Sa1bFile, rows: PhraseRows, floors: Floors, *, exhaustive: 
     grouped: dict[str, tuple[_Phrase, list[Mask]]] = {}
     size = (file.image.height, file.image.width)
     for phrase, annotation in zip(phrases, claimed, strict=True):
-        if isinstance(phrase, Rejected) or annotation.segmentation.size != size:
+        if annotation.segmentation.size != size:
             return None
         grouped.setdefault(phrase.id, (phrase, []))[1].append(Mask(size=size, counts=annotation.segmentation.counts))
-    if not _are_sound(claimed, size, floors) or not min(rows.scores) >= floors.phrase_score:
+    if not _are_sound(claimed, size, floors) or not float(np.min(rows.scores)) >= floors.phrase_score:
         return None
     if len(set(zip(rows.annotation_ids, (phrase.id for phrase in phrases), strict=True))) < num_rows:
         return None
@@ -158,7 +159,7 @@ def _all_sound(file: Sa1bFile, rows: PhraseRows, floors: Floors, *, exhaustive: 
 
 def _are_sound(claimed: Sequence[Annotation], size: tuple[int, int], floors: Floors) -> bool:
     """Whether every mask is sound, above the floors and of the area that it claims."""
-    heights, widths = np.full(len(claimed), size[0]), np.full(len(claimed), size[1])
+    heights, widths = [size[0]] * len(claimed), [size[1]] * len(claimed)
     check = check_masks([annotation.segmentation.counts for annotation in claimed], heights, widths)
     areas = np.array([annotation.area for annotation in claimed])
     return (

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -72,16 +73,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("page", sorted({block.page for block in blocks() if program(block.page)}))
 def test_what_a_page_says_can_be_typed_as_it_stands(page: str, demo: Path, tmp_path: Path) -> None:
-    """Python blocks of one page are one program, as in a notebook."""
+    """Python blocks that follow each other are one program, as in a notebook."""
     shutil.copytree(demo, tmp_path, dirs_exist_ok=True)
-    python = ""
-    for block in program(page):
-        what = f"{page}:{block.line}"
-        if block.language == "bash":
-            run(["bash", "-euo", "pipefail", "-c", block.text], tmp_path, what)
-        else:
-            python += block.text
-            run([sys.executable, "-c", python], tmp_path, what)
+    for language, group in groupby(program(page), key=lambda block: block.language):
+        members = list(group)
+        start = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
+        run([*start, "".join(block.text for block in members)], tmp_path, f"{page}:{members[0].line}")
 
 
 def test_only_known_blocks_are_too_long_to_run() -> None:

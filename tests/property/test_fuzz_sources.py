@@ -17,12 +17,14 @@ import pyarrow.parquet as pq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from manifests.errors import AbsentiaError
+from manifests.errors import AbsentiaError, Rejected
 from manifests.recipe import Recipe, Sa1bSource, SacoSource
 from manifests.sample import encode_masks
 from shards import masks
 from shards.sources.sa1b import open_sa1b
+from shards.sources.sa1b_labels import Floors, decode_file, judge_image, label_image
 from shards.sources.saco import open_saco
+from shards.sources.sidecar import PhraseRows
 from shards.sources.source import LabelState, Picture, Reject, Repaired, Source
 from shards.sources.tars import Lost, Member, walk
 
@@ -44,8 +46,17 @@ junk = st.one_of(
     st.sampled_from([10**30, "../x", "\ud800", -1, 0, 1, "1", [], {}, "a\x00b", "x" * 300]),
     st.lists(st.integers(-5, 300), max_size=4),
 )
-sound_counts = st.integers(1, 50).map(lambda area: masks.mask_from_uncompressed([3, area, 189 - area], (12, 16)).counts)
-counts = st.one_of(sound_counts, st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=12), junk)
+sound_counts = st.sampled_from([7, 7, 7, 7, 12]).map(
+    lambda area: masks.mask_from_uncompressed([3, area, 189 - area], (12, 16)).counts
+)
+scores = st.one_of(st.just(0.5), st.just(0.5), st.floats())
+counts = st.one_of(
+    sound_counts,
+    sound_counts,
+    sound_counts,
+    st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=12),
+    junk,
+)
 
 
 @st.composite
@@ -75,7 +86,7 @@ def sa1b_json(draw: st.DrawFn) -> bytes:
             "segmentation": draw(rle()),
             "predicted_iou": 0.9,
             "stability_score": 0.9,
-            "area": draw(st.sampled_from([0, 7, 1e300])),
+            "area": draw(st.sampled_from([7, 7, 7, 7, 7, 0, 1e300])),
             "bbox": [0.0, 0.0, 1.0, 1.0],
         }
         for _ in range(draw(st.integers(0, 4)))
@@ -205,6 +216,31 @@ def test_any_sa1b_gives_pictures_and_rejects(
                 assert isinstance(reject, Reject)
         except AbsentiaError as error:
             assert folder in str(error) or "sa_0.tar" in str(error)  # noqa: PT017
+
+
+@SLICE
+@given(
+    file=sa1b_json(),
+    rows=st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["dog", "Dog", "cat", "owl"]), scores), max_size=4),
+)
+def test_the_short_way_gives_what_the_careful_one_does(file: bytes, rows: list[tuple[int, str, float]]) -> None:
+    try:
+        decoded = decode_file(file)
+    except Rejected:
+        return
+    sidecar = PhraseRows(
+        rows=list(range(1, len(rows) + 1)),
+        annotation_ids=[row[0] for row in rows],
+        phrases=[row[1].encode() for row in rows],
+        scores=[row[2] for row in rows],
+        segmentations=[b""] * len(rows),
+    )
+    floors = Floors(predicted_iou=0.0, stability_score=0.0, area=7.0, phrase_score=0.0)
+    for exhaustive in (False, True):
+        short = label_image(decoded, sidecar, floors, "x", exhaustive=exhaustive)
+        careful = judge_image(decoded, sidecar, floors, "x", exhaustive=exhaustive)
+        assert short.labels == careful.labels
+        assert list(short.dropped) == list(careful.dropped)
 
 
 def write_parquet(rows: list[Json], path: Path) -> bool:
