@@ -23,7 +23,7 @@ from rich.progress import Progress
 from manifests import files
 from manifests.errors import BuildError
 from manifests.manifest import MANIFEST_NAME, Manifest, index_name, read_manifest
-from manifests.recipe import Recipe, Sa1bSource, load_recipe, recipe_sha256
+from manifests.recipe import Recipe, Sa1bSource, load_recipe, recipe_sha256, side_files
 from manifests.stage import local_executor, progress_bar, run_command
 from shards.build import write_shards
 from shards.catalog import prepare_sources, require_few_rejects, scan_sources
@@ -105,7 +105,7 @@ def build(recipe: Recipe, out: str, *, executor: Executor, progress: Progress, w
             [group for holds in prepared.values() for group in holds.synonyms],
         )
         inventory = load_inventory(parts, prepared, lexicon, vocabulary_files=_vocabulary_files(recipe, prepared))
-        manifest = _same_inputs(out, inventory)
+        manifest = _same_inputs(out, inventory, recipe)
         if manifest is None:
             roots = {source.name: source.root for source in sources}
             run = _Run(out=out, executor=executor, progress=progress, where=where)
@@ -167,7 +167,9 @@ def _refuse_another(recipe: Recipe, out: str) -> None:
 def _receipt(recipe: Recipe, prepared: Mapping[str, Prepared]) -> str:
     """Digest of the recipe and of all that the sources were found to hold, without reading pictures."""
     parts = [part.name for holds in prepared.values() for part in holds.parts]
-    return hashlib.sha256(json.dumps([recipe_sha256(recipe), parts]).encode()).hexdigest()
+    beside = {**side_files(recipe), **_vocabulary_files(recipe, prepared)}
+    digests = [files.sha256_file(uri) if files.exists(uri) else "" for uri in beside.values()]
+    return hashlib.sha256(json.dumps([recipe_sha256(recipe), parts, digests]).encode()).hexdigest()
 
 
 def _finished(out: str, receipt: str) -> Manifest | None:
@@ -180,7 +182,7 @@ def _finished(out: str, receipt: str) -> Manifest | None:
     return _if_whole(out)
 
 
-def _same_inputs(out: str, inventory: Inventory) -> Manifest | None:
+def _same_inputs(out: str, inventory: Inventory, recipe: Recipe) -> Manifest | None:
     """The manifest, if `out` holds the finished build of these very inputs.
 
     Raises:
@@ -188,7 +190,7 @@ def _same_inputs(out: str, inventory: Inventory) -> Manifest | None:
     """
     if not files.exists(files.join(out, MANIFEST_NAME)):
         return None
-    if read_manifest(out).inputs_sha256 != inputs_sha256(inventory.parts, inventory.vocabularies):
+    if read_manifest(out).inputs_sha256 != inputs_sha256(inventory, recipe):
         raise BuildError(
             f"{out}: holds a finished build of the same recipe from other inputs; choose another --out, or delete it "
             "first"

@@ -168,18 +168,48 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         }
 
 
+def side_files(recipe: Recipe) -> dict[str, str]:
+    """Where the recipe's own data files lie, by the name that the recipe gives them: lexicons and a vocabulary."""
+    names = [*recipe.prompts.lexicon]
+    if recipe.prompts.vocabulary != "present":
+        names.append(recipe.prompts.vocabulary)
+    return {name: recipe.resolve(name) for name in names}
+
+
 def source_split(table: SourceTable) -> str | None:
     """The one split in which the source stands whole, if it was pinned to one."""
     return None if isinstance(table, BlankSource | NoiseSource) else table.split
 
 
-_PATHS = frozenset({"folder", "data", "images", "annotations", "panoptic", "phrases", "data_files", "path"})
+_PATHS = frozenset({"data", "images", "annotations", "panoptic", "phrases", "data_files", "path"})
+
+
+def portable(recipe: Recipe) -> Recipe:
+    """The recipe with every path cut to its last name, so that it is the same wherever the inputs lie."""
+    sources = {name: _portable_source(table) for name, table in recipe.sources.items()}
+    prompts = msgspec.structs.replace(
+        recipe.prompts,
+        vocabulary=_last_name(recipe.prompts.vocabulary),
+        lexicon=[_last_name(path) for path in recipe.prompts.lexicon],
+    )
+    return msgspec.structs.replace(recipe, folder="", sources=sources, prompts=prompts)
+
+
+def _portable_source(table: SourceTable) -> SourceTable:
+    changes: dict[str, str | list[str]] = {}
+    for name in _PATHS & set(table.__struct_fields__):
+        value: str | list[str] = getattr(table, name)
+        changes[name] = _last_name(value) if isinstance(value, str) else [_last_name(path) for path in value]
+    return msgspec.structs.replace(table, **changes)
+
+
+def _last_name(uri: str) -> str:
+    return uri.rstrip("/").rpartition("/")[2]
 
 
 def recipe_sha256(recipe: Recipe) -> str:
-    """Digest of what the recipe asks for, without the paths that it reads from."""
-    plain = msgspec.to_builtins(recipe)
-    del plain["folder"]
+    """Digest of what the recipe asks for; where its inputs lie does not matter, their contents are digested apart."""
+    plain = msgspec.to_builtins(portable(recipe))
     for table in plain["sources"].values():
         for name in _PATHS & table.keys():
             del table[name]

@@ -6,20 +6,20 @@ from itertools import zip_longest
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from manifests import files
-from manifests.croissant import CROISSANT_NAME, croissant
+from manifests.croissant import CROISSANT_NAME
 from manifests.errors import TableError
 from manifests.manifest import MANIFEST_NAME, Manifest, SplitIndex, index_name
 from manifests.recipe import SPLITS, recipe_sha256
 from manifests.tables import IMAGES, LABELS, NEGATIVES, REJECTS, SAMPLES, VOCABULARIES, open_table, read_table
 from shards.draw import generated_sources
 from shards.faults import Check, Fault
+from shards.publish import describe_build
 from shards.shortcuts import audit
 from shards.summary import summarise
 
-_SCHEMAS = {
+SCHEMAS = {
     "samples.parquet": SAMPLES,
     "images.parquet": IMAGES,
     "labels.parquet": LABELS,
@@ -39,7 +39,7 @@ def manifest_faults(manifest: Manifest) -> Iterator[Fault]:
     for name in manifest.splits:
         if name not in SPLITS:
             yield _fault(Check.MANIFEST, f"splits names {name!r}; expected {', '.join(SPLITS)}")
-    missing = sorted(_SCHEMAS.keys() - manifest.tables.keys())
+    missing = sorted(SCHEMAS.keys() - manifest.tables.keys())
     if missing:
         yield _fault(Check.MANIFEST, f"tables lacks {', '.join(missing)}")
     size = manifest.recipe.shard_samples
@@ -88,7 +88,7 @@ def file_faults(folder: str, manifest: Manifest) -> Iterator[Fault]:
         yield from _table_faults(folder, name, sha256)
     yield from _text_faults(folder, "summary.md", summarise(manifest).encode())
     try:
-        yield from _text_faults(folder, CROISSANT_NAME, _expected_croissant(folder, manifest))
+        yield from _text_faults(folder, CROISSANT_NAME, describe_build(manifest, folder))
     except (TableError, FileNotFoundError):
         return  # said above
 
@@ -102,10 +102,10 @@ def _table_faults(folder: str, name: str, sha256: str) -> Iterator[Fault]:
         return
     if found != sha256:
         yield _fault(Check.FILE, f"has sha256 {found[:16]}…; the manifest says {sha256[:16]}…", name)
-    if name not in _SCHEMAS:
+    if name not in SCHEMAS:
         return
     try:
-        columns = null_columns(uri, _SCHEMAS[name])
+        columns = null_columns(uri, SCHEMAS[name])
     except TableError as error:
         yield _fault(Check.TABLE, f"cannot be read: {error}", name)
         return
@@ -130,25 +130,21 @@ def null_columns(uri: str, schema: pa.Schema) -> list[str]:
     return list(found)
 
 
-def _expected_croissant(folder: str, manifest: Manifest) -> bytes:
-    sizes = {name: files.num_bytes(files.join(folder, name)) for name in manifest.tables}
-    licences = read_table(files.join(folder, "images.parquet"), IMAGES, ["licence"])["licence"]
-    return croissant(manifest, sizes, pc.unique(licences).to_pylist())
-
-
 def _text_faults(folder: str, name: str, expected: bytes) -> Iterator[Fault]:
     try:
         if files.read_bytes(files.join(folder, name)) != expected:
-            yield _fault(Check.FILE, "is not what the manifest gives; it was changed, or belongs to another build", name)
+            yield _fault(
+                Check.FILE, "is not what the manifest gives; it was changed, or belongs to another build", name
+            )
     except FileNotFoundError:
         yield _fault(Check.FILE, "not found; expected it beside the manifest", name)
 
 
 def audit_faults(folder: str, manifest: Manifest) -> Iterator[Fault]:
-    """Whether the shortcut audit and the rejects are what the tables give.
+    """Whether the shortcut audit is what the samples give.
 
     Raises:
-        TableError: samples.parquet or rejects.parquet cannot be read.
+        TableError: samples.parquet cannot be read.
     """
     rows = read_table(files.join(folder, "samples.parquet"), SAMPLES, _AUDITED)
     found = audit(rows, list(generated_sources(manifest.recipe)))
@@ -156,6 +152,14 @@ def audit_faults(folder: str, manifest: Manifest) -> Iterator[Fault]:
         told, is_so = getattr(manifest.shortcuts, name), getattr(found, name)
         if told != is_so:
             yield _fault(Check.AUDIT, f"shortcuts.{name} is {told}; the samples give {is_so}")
+
+
+def reject_faults(folder: str, manifest: Manifest) -> Iterator[Fault]:
+    """Whether every counted reject is in the table of rejects.
+
+    Raises:
+        TableError: rejects.parquet cannot be read.
+    """
     reasons = read_table(files.join(folder, "rejects.parquet"), REJECTS, ["reason"])["reason"].to_pylist()
     counted = dict(sorted(Counter(reasons).items()))
     if counted != dict(sorted(manifest.rejects.by_reason.items())):

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 _MOST_OF_A_CHECK = 100  # faults of one check that are told in full; the rest are counted
 
 
@@ -56,3 +58,25 @@ def shortened(faults: Iterable[Fault]) -> Iterator[Fault]:
     for (check, where), num in told.items():
         if num > _MOST_OF_A_CHECK:
             yield Fault(check=check, where=where, message=f"{num - _MOST_OF_A_CHECK} more faults of this kind")
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What was looked at, and what is wrong; the command prints it as JSON."""
+
+    build: str
+    deep: bool
+    shards: int
+    samples: int
+    prompts: int
+    num_bytes: int
+    faults: list[Fault]
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        size = f"{self.num_bytes / 1e6:,.1f} MB"
+        held = f"{self.shards:,} shards, {self.samples:,} samples, {self.prompts:,} prompts, {size}"
+        depth = "every picture and mask decoded" if self.deep else "pictures and masks not decoded (--deep does)"
+        if self.faults:
+            return f"{len(self.faults)} faults in {held}; {depth}"
+        return f"sound: {held}; every hash, count, rate and invariant holds; {depth}"

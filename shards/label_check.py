@@ -198,7 +198,10 @@ class _Implied:
         hits = np.flatnonzero(find(absent, pairs) >= 0).tolist()
         states = labels["state"].to_pylist()
         return {
-            (int(pairs[hit]), False): f"is asked as absent, though the labels say that {phrases[row]!r} is {states[row]}"
+            (
+                int(pairs[hit]),
+                False,
+            ): f"is asked as absent, though the labels say that {phrases[row]!r} is {states[row]}"
             for hit in hits
             for row in [int(owner[hit])]
         }

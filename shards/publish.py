@@ -27,7 +27,7 @@ from manifests.manifest import (
     encode_manifest,
     index_name,
 )
-from manifests.recipe import SPLITS, Recipe, recipe_sha256
+from manifests.recipe import SPLITS, Recipe, portable, recipe_sha256, side_files
 from manifests.sample import decode_masks
 from manifests.tables import (
     CATALOG,
@@ -45,7 +45,7 @@ from manifests.tables import (
     table_writer,
 )
 from shards.build import ShardRecord
-from shards.catalog import ScannedPart, duplicate_of
+from shards.catalog import duplicate_of
 from shards.draw import GENERATED, SplitDraw, generated_sources, leak_keys
 from shards.inventory import KNOWN_BY, MASK_STATES, STATES, Inventory
 from shards.plan import ShardPart
@@ -77,10 +77,11 @@ class Finished:
     late_rejects: Sequence[tuple[str, Reject]] = ()  # source and reject, of what only the whole source could show
 
 
-def inputs_sha256(parts: Sequence[ScannedPart], vocabularies: Mapping[str, Sequence[str]]) -> str:
-    """Digest of all catalog and label contents, and of the vocabularies."""
-    content = [[part.source, part.record.sha256] for part in parts]
-    return hashlib.sha256(msgspec.json.encode([content, sorted(vocabularies.items())])).hexdigest()
+def inputs_sha256(inventory: Inventory, recipe: Recipe) -> str:
+    """Digest of all catalog and label contents, of the vocabularies, and of the recipe's lexicons."""
+    content = [[part.source, part.record.sha256] for part in inventory.parts]
+    beside = [files.sha256_file(uri) for uri in side_files(recipe).values()]
+    return hashlib.sha256(msgspec.json.encode([content, sorted(inventory.vocabularies.items()), beside])).hexdigest()
 
 
 def publish(finished: Finished, out: str) -> Manifest:
@@ -218,9 +219,9 @@ def _manifest(finished: Finished, shards: Mapping[str, list[Shard]], out: str) -
     audited = read_table(table_uri(out, "samples"), SAMPLES, _AUDITED)
     return Manifest(
         name=recipe.name,
-        recipe=msgspec.structs.replace(recipe, folder=""),
+        recipe=portable(recipe),
         recipe_sha256=recipe_sha256(recipe),
-        inputs_sha256=inputs_sha256(inventory.parts, inventory.vocabularies),
+        inputs_sha256=inputs_sha256(inventory, recipe),
         seed=recipe.seed,
         splits={split: listed for split, listed in shards.items() if listed},
         mix={

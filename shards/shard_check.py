@@ -47,7 +47,8 @@ class ShardFacts:
     num_samples: int = 0
     num_prompts: int = 0
     num_bytes: int = 0
-    has_mask: list[bool] = field(default_factory=list)  # per sample
+    num_masks: int = 0
+    first_has_mask: bool = False
 
 
 def check_shard(told: Told) -> ShardFacts:
@@ -144,7 +145,10 @@ class _ShardCheck:
             return
         self._sources[sample.source] += 1
         self.facts.num_prompts += len(sample.prompts)
-        self.facts.has_mask.append(any(prompt.masks for prompt in sample.prompts))
+        num_masks = sum(len(prompt.masks) for prompt in sample.prompts)
+        self.facts.num_masks += num_masks
+        if len(self._keys) == 1:
+            self.facts.first_has_mask = num_masks > 0
         for check, message in self._judge(key, sample, picture):
             self.add(check, message, key)
 

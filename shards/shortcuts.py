@@ -29,7 +29,8 @@ def audit(prompts: pa.Table, generated: Sequence[str]) -> Shortcuts:
         generated: Names of the generated sources.
     """
     real = pc.and_(
-        pc.equal(prompts["split"], "train"), pc.invert(pc.is_in(prompts["source"], pa.array(list(generated))))
+        pc.equal(prompts["split"], "train"),
+        pc.invert(pc.is_in(prompts["source"], pa.array(list(generated), pa.string()))),
     )
     rows = prompts.filter(real)
     present_q = rows["present"].to_numpy(zero_copy_only=False).astype(np.bool_)

@@ -1,14 +1,21 @@
-"""Dies at one call of `os.replace` or `os.fsync`, counted from the start: the fault points of a build.
+"""Kills a build at every call of `os.replace` and `os.fsync`, each time in a forked child, and resumes it.
 
-Each run is a forked child of the test, so that nothing is imported twice and the dead process is a real one.
+`python -m tests.crash_driver RECIPE FOLDER` prints a JSON report. It is a process of its own, so that it forks before
+any thread runs. Nothing is really synced: a killed process loses nothing that it wrote, and this way it is quick.
 """
 
+import json
 import os
+import shutil
 import stat
+import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from tests.worlds import build_bytes, build_world
 
 DIED = 9
 Moment = Literal["before", "after"]
@@ -16,54 +23,90 @@ Moment = Literal["before", "after"]
 
 @dataclass(slots=True, kw_only=True)
 class FaultPoints:
-    """Counts the calls, dies at one of them, and notes what each call was for."""
+    """Counts the calls, dies at one of them, and notes what each was for."""
 
-    fatal: int | None = None  # number of the call, from 1
+    fatal: int = 0  # number of the call, from 1
     moment: Moment = "before"
-    calls: list[tuple[str, str]] = field(default_factory=list)  # function, and the file or folder that it was for
+    calls: list[str] = field(default_factory=list)  # function, a tab, and the path that it was for
 
     def install(self) -> None:
         """Put this in the place of `os.replace` and `os.fsync`."""
-        replace, fsync = os.replace, os.fsync
+        replace = os.replace
 
         def counted_replace(src: str, dst: str) -> None:
-            self._count("replace", f"{src} -> {dst}", lambda: replace(src, dst))
+            self._count(f"replace\t{src}\t{dst}", lambda: replace(src, dst))
 
         def counted_fsync(descriptor: int) -> None:
             kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
-            place = os.readlink(f"/proc/self/fd/{descriptor}")
-            self._count(f"fsync {kind}", place, lambda: fsync(descriptor))
+            self._count(f"fsync {kind}\t{os.readlink(f'/proc/self/fd/{descriptor}')}", lambda: None)
 
-        os.replace = counted_replace  # type: ignore[assignment]
-        os.fsync = counted_fsync  # type: ignore[assignment]
+        os.replace = counted_replace
+        os.fsync = counted_fsync
 
-    def _count(self, function: str, place: str, call: Callable[[], None]) -> None:
-        self.calls.append((function, place))
-        fatal = len(self.calls) == self.fatal
-        if fatal and self.moment == "before":
+    def _count(self, what: str, call: Callable[[], None]) -> None:
+        self.calls.append(what)
+        is_fatal = len(self.calls) == self.fatal
+        if is_fatal and self.moment == "before":
             os._exit(DIED)
         call()
-        if fatal:
+        if is_fatal:
             os._exit(DIED)
 
 
-def run_forked(work: Callable[[], None], points: FaultPoints | None = None, log: Path | None = None) -> int:
-    """Exit status of a child that did `work`: 0, DIED at the fault point, or 1 with its traceback on stderr.
+def build_forked(recipe: Path, out: Path, points: FaultPoints, log: Path | None = None) -> int:
+    """Exit status of a child that builds: 0, DIED at the fault point, or 1 with its traceback on stderr.
 
-    The calls are written to `log`, a line each, where the child lived to its end.
+    A child that lives writes its calls to `log`, a line each.
     """
     child = os.fork()
     if child == 0:
         try:
-            if points is not None:
-                points.install()
-            work()
-            if points is not None and log is not None:
-                log.write_text("".join(f"{function}\t{place}\n" for function, place in points.calls))
-        except BaseException:
-            import traceback  # noqa: PLC0415
-
+            points.install()
+            build_world(recipe, out)
+            if log is not None:
+                log.write_text("\n".join(points.calls))
+        except BaseException:  # noqa: BLE001  a child must never return into its parent's code
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def leftovers(out: Path) -> list[str]:
+    """Unfinished files below `out`."""
+    return sorted(str(path.relative_to(out)) for path in out.rglob(".part-*"))
+
+
+def faults_at(recipe: Path, folder: Path, number: int, moment: Moment, expected: dict[str, bytes]) -> list[str]:
+    """What is wrong after a death at one point and a second run."""
+    out = folder / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    status = build_forked(recipe, out, FaultPoints(fatal=number, moment=moment))
+    left = {name: data for name, data in build_bytes(out).items() if ".part-" not in name}
+    faults = [f"died with {status}"] if status != DIED else []
+    faults += [f"{name} stood there in part" for name, data in left.items() if data != expected.get(name)]
+    if "manifest.json" in left and left.keys() != expected.keys():
+        faults.append(f"a manifest without {sorted(expected.keys() - left.keys())}")
+    status = build_forked(recipe, out, FaultPoints())
+    found = build_bytes(out)
+    faults += [f"the second run ended with {status}"] if status else []
+    faults += [f"{name} differs" for name in sorted(found.keys() | expected) if found.get(name) != expected.get(name)]
+    return faults + [f"{name} was left" for name in leftovers(out)]
+
+
+def main(recipe: Path, folder: Path) -> None:
+    """Print the report: the calls of an undisturbed build, and the faults by point."""
+    log = folder / "calls"
+    status = build_forked(recipe, folder / "undisturbed", FaultPoints(), log)
+    calls = log.read_text().split("\n") if status == 0 else []
+    expected = build_bytes(folder / "undisturbed")
+    points: list[tuple[int, Moment]] = [(number, "before") for number in range(1, len(calls) + 1)]
+    # after a call is before the next one, but for a temporary file that is not begun yet
+    points += [(number, "after") for number in range(3, len(calls) + 1, 12)] + [(len(calls), "after")]
+    faults = {f"{moment} {number}": faults_at(recipe, folder, number, moment, expected) for number, moment in points}
+    report = {"calls": calls, "points": len(points), "faults": {point: found for point, found in faults.items() if found}}
+    sys.stdout.write(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -131,25 +131,25 @@ def _all_sound(file: Sa1bFile, rows: PhraseRows, floors: Floors, *, exhaustive: 
 
     Nearly every picture is like that, and a word about each row would cost more than reading the json.
     """
+    num_rows = len(rows.rows)
+    if not num_rows:
+        return ()
     annotations = {annotation.id: annotation for annotation in file.annotations}
     known = [_cached_phrase(raw) for raw in rows.phrases if len(raw) <= _CACHED_PHRASE_BYTES]
     phrases = [phrase for phrase in known if isinstance(phrase, _Phrase)]
     claimed = [annotations[number] for number in rows.annotation_ids if number in annotations]
-    num_rows = len(rows.rows)
-    if not num_rows:
-        return ()
     if len(annotations) < len(file.annotations) or not len(phrases) == len(claimed) == num_rows:
         return None
-    grouped: dict[str, tuple[_Phrase, list[Mask]]] = {}
+    phrase_ids = [phrase.id for phrase in phrases]
+    rles = [annotation.segmentation for annotation in claimed]
     size = (file.image.height, file.image.width)
-    for phrase, annotation in zip(phrases, claimed, strict=True):
-        if annotation.segmentation.size != size:
-            return None
-        grouped.setdefault(phrase.id, (phrase, []))[1].append(Mask(size=size, counts=annotation.segmentation.counts))
+    if {rle.size for rle in rles} != {size} or len(set(zip(rows.annotation_ids, phrase_ids, strict=True))) < num_rows:
+        return None
     if not _are_sound(claimed, size, floors) or not float(np.min(rows.scores)) >= floors.phrase_score:
         return None
-    if len(set(zip(rows.annotation_ids, (phrase.id for phrase in phrases), strict=True))) < num_rows:
-        return None
+    grouped: dict[str, tuple[_Phrase, list[Mask]]] = {}
+    for key, phrase, rle in zip(phrase_ids, phrases, rles, strict=True):
+        grouped.setdefault(key, (phrase, []))[1].append(Mask(size=size, counts=rle.counts))
     state = MaskState.COMPLETE if exhaustive else MaskState.PARTIAL
     return tuple(
         Label(phrase=phrase.text, state=LabelState.PRESENT, mask_state=state, masks=tuple(masks), known_by="sidecar")

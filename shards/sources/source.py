@@ -18,7 +18,7 @@ KnownBy = Literal["source", "sidecar", "retrieved", "model", "reviewer"]
 
 
 class LabelState(StrEnum):
-    """What is known of a phrase in an image; a phrase without a label is unknown, or absent by an exhaustive vocabulary."""
+    """What is known of a phrase in an image; without a label it is unknown, or absent by an exhaustive vocabulary."""
 
     PRESENT = "present"
     ABSENT = "absent"  # the source denies it by name

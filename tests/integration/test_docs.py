@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
+
 from tests.doors import ROOT
 
 IMAGES = 120
@@ -90,7 +91,9 @@ def test_only_known_blocks_are_too_long_to_run() -> None:
 
 
 def test_every_block_runs_or_is_known_to_be_shown_alone() -> None:
-    strange = [f"{block.page}:{block.line}: {block.language}" for block in blocks() if block.language not in RUN | SHOWN]
+    strange = [
+        f"{block.page}:{block.line}: {block.language}" for block in blocks() if block.language not in RUN | SHOWN
+    ]
 
     assert strange == []
 

@@ -276,7 +276,7 @@ def test_a_picture_is_enlarged_and_left_by_keyboard(page: Page, sheet: Path) -> 
     assert page.run("document.querySelector('#detail-key').textContent") == "photos-second"
     page.press("Escape")
     page.wait_for("!document.querySelector('#detail').open")
-    assert page.run("document.activeElement.closest('.card').dataset.place") == "1"
+    page.wait_for("document.activeElement.closest('.card')?.dataset.place === '1'")
 
 
 def test_a_narrow_window_needs_no_sideways_scrolling(page: Page) -> None:

@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+
 from tests.doors import ROOT, compare, modules
 
 PAGE = ROOT / "docs" / "architecture.md"
@@ -35,7 +36,7 @@ def test_a_module_is_described_by_one_sentence_on_the_first_line_of_its_docstrin
 def test_the_page_lists_every_module_with_its_sentence_and_no_other() -> None:
     head, begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, end, tail = rest.partition(END)
-    assert begin and end, f"{PAGE}: lost its {BEGIN.strip()} or {END.strip()}"
+    assert (begin, end) == (BEGIN, END), f"{PAGE}: lost its {BEGIN.strip()} or {END.strip()}"
 
     compare(PAGE, head + BEGIN + listing() + END + tail)
 

@@ -15,12 +15,12 @@ from types import ModuleType
 import msgspec
 import pyarrow as pa
 import pytest
-from tests.doors import GOLDEN, ROOT, UPDATE, compare
-from tests.factories import make_build, make_samples
 
 from manifests import errors, manifest, recipe, sample, tables
 from manifests.manifest import read_manifest
 from shards.reader import open_pass
+from tests.doors import GOLDEN, ROOT, UPDATE, compare
+from tests.factories import make_build, make_samples
 
 COMMANDS = ("flows.build_shards", "shards.catalog", "shards.show", "shards.verify")
 PUBLIC = (
@@ -123,9 +123,7 @@ def test_recipe_keys_and_their_defaults_are_as_promised() -> None:
 
 def test_every_file_format_is_as_promised() -> None:
     schemas = {name: found for name, found in vars(tables).items() if isinstance(found, pa.Schema)}
-    columns = [
-        f"{name.lower()}.{column.name}: {column.type}" for name, schema in schemas.items() for column in schema
-    ]
+    columns = [f"{name.lower()}.{column.name}: {column.type}" for name, schema in schemas.items() for column in schema]
     enumerations: list[type[StrEnum]] = [
         sample.NegativeKind,
         sample.Evidence,

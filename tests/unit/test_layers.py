@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.doors import PACKAGES, ROOT
 
 LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")

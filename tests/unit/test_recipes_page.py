@@ -5,7 +5,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.doors import ROOT
 
 from manifests.recipe import (
     BlankSource,
@@ -20,6 +19,7 @@ from manifests.recipe import (
     SacoSource,
     parse_recipe,
 )
+from tests.doors import ROOT
 
 PAGE = ROOT / "docs" / "recipes.md"
 SECTIONS: dict[str, type[msgspec.Struct]] = {
