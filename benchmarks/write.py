@@ -24,7 +24,6 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pyarrow.parquet as pq
-import webdataset as wds
 
 from benchmarks.sa1b_like import HEIGHT, RECIPE, WIDTH, World, write_world
 from benchmarks.timing import Claim, Figures, Value, Way, add_options, alternate, machine, median_ratio, report
@@ -70,7 +69,9 @@ def members(shard: Path) -> list[Member]:
 
 def write_with_webdataset(source: str, found: Sequence[Member], out: str) -> None:
     """One shard of the samples that lie in `source`, by TarWriter."""
-    with wds.TarWriter(out) as writer:
+    from webdataset import TarWriter  # imports torch, which the workers of `write_shards` do without
+
+    with TarWriter(out) as writer:
         for key, jpeg, jpeg_bytes, sample, sample_bytes in found:
             writer.write(
                 {

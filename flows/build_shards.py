@@ -1,43 +1,16 @@
-"""The main job: a recipe in, a finished build out. `python -m flows.build_shards RECIPE.toml --out DIR`.
-
-It composes the stages and does nothing itself; each stage finds what it finished before, so a killed build goes on
-where it was, and a build that is finished already returns at once.
-"""
+"""The main job: a recipe in, a finished build out. `python -m flows.build_shards RECIPE.toml --out DIR`."""
 
 import argparse
-import contextlib
-import fcntl
-import hashlib
-import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import msgspec
-from rich.console import Console
-from rich.markdown import Markdown
-from rich.progress import Progress
+from manifests.stage import run_command
 
-from manifests import files
-from manifests.errors import BuildError
-from manifests.manifest import MANIFEST_NAME, Manifest, index_name, read_manifest
-from manifests.recipe import Recipe, Sa1bSource, load_recipe, recipe_sha256, side_files
-from manifests.stage import local_executor, progress_bar, run_command
-from shards.build import write_shards
-from shards.catalog import prepare_sources, require_few_rejects, scan_sources
-from shards.draw import assign, draw_splits, generated_sources
-from shards.generate import generate_pictures, generated_folder
-from shards.inventory import Inventory, load_inventory
-from shards.labels import load_lexicon
-from shards.plan import ask_splits, plan_shards
-from shards.publish import SUMMARY_NAME, Finished, inputs_sha256, publish
-from shards.sources.registry import open_sources, unmatched_rows
-from shards.sources.source import Prepared, Reject
-from shards.summary import summarise
-
-_RECEIPT = "receipt.txt"
+if TYPE_CHECKING:
+    from manifests.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,179 +38,16 @@ def parse(argv: Sequence[str] | None) -> Options:
     return Options(recipe=found.recipe, out=found.out, num_workers=found.workers, as_json=found.json)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
-    """Where a build goes, what runs it, and what it is called."""
-
-    out: str
-    executor: Executor
-    progress: Progress
-    where: str
-
-
-def build(recipe: Recipe, out: str, *, executor: Executor, progress: Progress, where: str = "recipe") -> Manifest:
-    """The manifest of the finished build in `out`, built where it was not.
-
-    Args:
-        recipe: What to build.
-        out: Folder of the build.
-        executor: Where parts run.
-        progress: Shows how far each stage is.
-        where: The recipe's name in messages.
-
-    Raises:
-        AbsentiaError: the recipe, the sources or the disk do not allow it; `out` holds another build.
-    """
-    _refuse_another(recipe, out)
-    work = files.join(out, "work")
-    files.make_folder(work)
-    with _locked(work):
-        files.remove_unfinished(out)
-        sources = open_sources(recipe)
-        prepared = prepare_sources(sources, work)
-        receipt = _receipt(recipe, prepared)
-        if (done := _finished(out, receipt)) is not None:
-            return done
-        parts = scan_sources(sources, prepared, work=work, verify=recipe.verify, executor=executor, progress=progress)
-        require_few_rejects(parts, recipe.max_reject_share)
-        lexicon = load_lexicon(
-            [recipe.resolve(path) for path in recipe.prompts.lexicon],
-            [group for holds in prepared.values() for group in holds.synonyms],
-        )
-        inventory = load_inventory(parts, prepared, lexicon, vocabulary_files=_vocabulary_files(recipe, prepared))
-        manifest = _same_inputs(out, inventory, recipe)
-        if manifest is None:
-            roots = {source.name: source.root for source in sources}
-            run = _Run(out=out, executor=executor, progress=progress, where=where)
-            late = unmatched_rows(sources, prepared)
-            manifest = _build(recipe, inventory, prepared, roots, late, run)
-        files.write_bytes(files.join(work, _RECEIPT), receipt.encode())
-        return manifest
-
-
-def _build(
-    recipe: Recipe,
-    inventory: Inventory,
-    prepared: Mapping[str, Prepared],
-    roots: Mapping[str, str],
-    late_rejects: Sequence[tuple[str, Reject]],
-    run: _Run,
-) -> Manifest:
-    """Everything after the scan."""
-    out, executor, progress = run.out, run.executor, run.progress
-    work = files.join(out, "work")
-    assignment = assign(inventory, recipe)
-    draws = draw_splits(inventory, assignment, recipe, where=run.where)
-    asked = ask_splits(inventory, draws, recipe)
-    pictures = generate_pictures(inventory, draws, recipe, roots, work=work, executor=executor, progress=progress)
-    roots = {**roots, **dict.fromkeys(generated_sources(recipe), generated_folder(work))}
-    parts = [
-        part
-        for draw, prompts in zip(draws, asked, strict=True)
-        for part in plan_shards(inventory, draw, prompts, pictures[draw.split], recipe, folder=files.join(work, "plan"))
-    ]
-    records = write_shards(parts, roots, out=out, executor=executor, progress=progress)
-    finished = Finished(
-        recipe=recipe,
-        inventory=inventory,
-        prepared=prepared,
-        assignment=assignment,
-        draws=draws,
-        asked=asked,
-        pictures=pictures,
-        parts=parts,
-        records=records,
-        late_rejects=late_rejects,
-    )
-    return publish(finished, out)
-
-
-def _refuse_another(recipe: Recipe, out: str) -> None:
-    """Stop if `out` holds a finished build of another recipe."""
-    if not files.exists(files.join(out, MANIFEST_NAME)):
-        return
-    found = read_manifest(out)
-    if found.recipe_sha256 != recipe_sha256(recipe):
-        raise BuildError(
-            f"{out}: holds the finished build {found.name!r} of another recipe; choose another "
-            "--out, or delete it first"
-        )
-
-
-def _receipt(recipe: Recipe, prepared: Mapping[str, Prepared]) -> str:
-    """Digest of the recipe and of all that the sources were found to hold, without reading pictures."""
-    parts = [part.name for holds in prepared.values() for part in holds.parts]
-    beside = {**side_files(recipe), **_vocabulary_files(recipe, prepared)}
-    digests = [files.sha256_file(uri) if files.exists(uri) else "" for uri in beside.values()]
-    return hashlib.sha256(json.dumps([recipe_sha256(recipe), parts, digests]).encode()).hexdigest()
-
-
-def _finished(out: str, receipt: str) -> Manifest | None:
-    """The manifest, if `out` holds the finished build of this very receipt and all its shards."""
-    stored = files.join(out, "work", _RECEIPT)
-    if not files.exists(files.join(out, MANIFEST_NAME)) or not files.exists(stored):
-        return None
-    if files.read_bytes(stored).decode() != receipt:
-        return None
-    return _if_whole(out)
-
-
-def _same_inputs(out: str, inventory: Inventory, recipe: Recipe) -> Manifest | None:
-    """The manifest, if `out` holds the finished build of these very inputs.
-
-    Raises:
-        BuildError: it holds that of other inputs.
-    """
-    if not files.exists(files.join(out, MANIFEST_NAME)):
-        return None
-    if read_manifest(out).inputs_sha256 != inputs_sha256(inventory, recipe):
-        raise BuildError(
-            f"{out}: holds a finished build of the same recipe from other inputs; choose another --out, or delete it "
-            "first"
-        )
-    return _if_whole(out)
-
-
-def _if_whole(out: str) -> Manifest | None:
-    """The manifest if every shard is there in its size, and every table and index; otherwise it is taken away."""
-    manifest = read_manifest(out)
-    shards = [shard for listed in manifest.splits.values() for shard in listed]
-    places = {files.join(out, shard.url): shard.filesize for shard in shards}
-    whole = all(files.exists(uri) and files.num_bytes(uri) == size for uri, size in places.items())
-    others = [*manifest.tables, *map(index_name, manifest.splits), SUMMARY_NAME]
-    if whole and all(files.exists(files.join(out, name)) for name in others):
-        return manifest
-    files.remove(files.join(out, MANIFEST_NAME))
-    return None
-
-
-def _vocabulary_files(recipe: Recipe, prepared: Mapping[str, Prepared]) -> dict[str, str]:
-    """Vocabularies that no source brings, as files."""
-    known = {name for holds in prepared.values() for name in holds.vocabularies}
-    tables = [table for table in recipe.sources.values() if isinstance(table, Sa1bSource)]
-    wanted = {name for table in tables for name in table.exhaustive_over}
-    return {name: recipe.resolve(name) for name in sorted(wanted - known)}
-
-
-@contextlib.contextmanager
-def _locked(work: str) -> Iterator[None]:
-    """Keep a second build out of the same folder while this one runs (local folders only)."""
-    if not files.is_local(work):
-        yield
-        return
-    with files.storage_errors(work), open(os.path.join(work, ".lock"), "wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BuildError(
-                f"{work}: another build is running in this folder; wait for it, or choose another"
-            ) from error
-        yield
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     options = parse(argv)
+
+    import msgspec  # from here on what --help need not wait for
+
+    from flows.building import build
+    from manifests.recipe import load_recipe
+    from manifests.stage import local_executor, progress_bar
+
     recipe = load_recipe(options.recipe)
     with local_executor(options.num_workers) as executor, progress_bar() as progress:
         manifest = build(recipe, options.out, executor=executor, progress=progress, where=options.recipe)
@@ -248,7 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _show(manifest: Manifest, out: str) -> None:
+def _show(manifest: "Manifest", out: str) -> None:
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from shards.summary import summarise
+
     console = Console()
     console.print(Markdown(summarise(manifest)))
     console.print(f"\nEverything lies in {out}: shards/, manifest.json, samples.parquet, rejects.parquet, summary.md")

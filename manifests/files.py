@@ -10,16 +10,18 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
 import msgspec
-from fsspec.core import url_to_fs
-from fsspec.spec import AbstractFileSystem
 
 from manifests.errors import Reason, Rejected, SourceError, StorageError
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _GLOB = re.compile(r"[*?\[]")
@@ -66,7 +68,9 @@ def safe_member(name: str) -> str:
     return plain
 
 
-def _file_system(uri: str) -> tuple[AbstractFileSystem, str]:
+def _file_system(uri: str) -> tuple["AbstractFileSystem", str]:
+    from fsspec.core import url_to_fs  # a tenth of a second, which --help and local files need not wait for
+
     try:
         fs, path = url_to_fs(uri)
     except (ImportError, ValueError) as error:
@@ -169,7 +173,8 @@ def make_folder(uri: str) -> None:
 def remove(uri: str) -> None:
     """Delete the file at `uri` if it is there."""
     if is_local(uri):
-        Path(uri).unlink(missing_ok=True)
+        with storage_errors(uri):
+            Path(uri).unlink(missing_ok=True)
         return
     fs, path = _file_system(uri)
     if fs.exists(path):
@@ -251,10 +256,15 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 
 def remove_unfinished(folder: str) -> None:
-    """Delete what a killed run left behind below the local `folder`."""
-    if is_local(folder) and os.path.isdir(folder):
-        for path in Path(folder).rglob(f"{TEMPORARY}*"):
-            path.unlink(missing_ok=True)
+    """Delete the files and folders that a killed run left behind below the local `folder`."""
+    if not is_local(folder) or not os.path.isdir(folder):
+        return
+    with storage_errors(folder):
+        for path in list(Path(folder).rglob(f"{TEMPORARY}*")):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def sha256_file(uri: str) -> str:

@@ -133,9 +133,7 @@ def null_columns(uri: str, schema: pa.Schema) -> list[str]:
 def _text_faults(folder: str, name: str, expected: bytes) -> Iterator[Fault]:
     try:
         if files.read_bytes(files.join(folder, name)) != expected:
-            yield _fault(
-                Check.FILE, "is not what the manifest gives; it was changed, or belongs to another build", name
-            )
+            yield _fault(Check.FILE, "is not what the manifest gives; it was changed afterwards", name)
     except FileNotFoundError:
         yield _fault(Check.FILE, "not found; expected it beside the manifest", name)
 

@@ -96,7 +96,8 @@ class _Run:
         self.num_samples += facts.num_samples
         self.num_prompts += facts.num_prompts
         self.num_bytes += facts.num_bytes
-        self._first.setdefault(told.split, (told.shard.url, facts.first_has_mask))
+        if facts.num_samples:
+            self._first.setdefault(told.split, (told.shard.url, facts.first_has_mask))
         if facts.num_masks:
             self._masked.add(told.split)
         yield from facts.faults

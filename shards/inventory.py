@@ -17,8 +17,8 @@ from manifests import files
 from manifests.errors import RecipeError, Rejected, SourceError
 from manifests.sample import MaskState
 from manifests.tables import CATALOG, LABEL_RANGES, iterate_table, read_table
-from shards.catalog import ScannedPart
 from shards.labels import Lexicon, normalise_phrase, phrase_id
+from shards.scan import ScannedPart
 from shards.sources.source import KnownBy, LabelState, Prepared
 
 # N pictures, L labels (sorted by picture), V phrases, G distinct sets of vocabularies

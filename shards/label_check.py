@@ -195,16 +195,13 @@ class _Implied:
             return {}
         owner = np.repeat(np.arange(len(said)), [len(found) for found in hashes])
         pairs = pair(key_l[said][owner], np.concatenate(hashes))
-        hits = np.flatnonzero(find(absent, pairs) >= 0).tolist()
+        hits = np.flatnonzero(find(absent, pairs) >= 0)
         states = labels["state"].to_pylist()
-        return {
-            (
-                int(pairs[hit]),
-                False,
-            ): f"is asked as absent, though the labels say that {phrases[row]!r} is {states[row]}"
-            for hit in hits
-            for row in [int(owner[hit])]
-        }
+        found: dict[_Asked, str] = {}
+        for number, row in zip(pairs[hits].tolist(), owner[hits].tolist(), strict=True):
+            says = f"{phrases[row]!r} is {states[row]}"
+            found[number, False] = f"is asked as absent, though the labels say that {says}"
+        return found
 
 
 def _samples(keys: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

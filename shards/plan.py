@@ -17,6 +17,7 @@ from manifests.errors import BuildError
 from manifests.recipe import Recipe
 from manifests.sample import NO_RANK, Evidence, MaskState
 from manifests.tables import CATALOG, PLAN, write_table
+from shards.candidates import Candidates, train_statistics
 from shards.draw import GENERATED, SplitDraw, generated_sources, real_samples
 from shards.inventory import MASK_STATES, RETRIEVED, Inventory, read_vocabulary
 from shards.labels import phrase_id
@@ -25,11 +26,9 @@ from shards.prompts import (
     NO_KIND,
     NO_LABEL,
     Asked,
-    Candidates,
     ask_benchmark,
     ask_generated,
     ask_train,
-    train_statistics,
 )
 
 WRITER_VERSION = 1  # part of every shard's part name: raise it when the writer's output changes

@@ -6,7 +6,7 @@ and 3 are exact where candidates suffice, 4 is best effort and read by the audit
 arXiv 2305.10355): random, popular, and co_occurring, which the paper calls adversarial.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 
 from manifests.recipe import Prompts
 from manifests.sample import NegativeKind
-from shards.inventory import ABSENT, Inventory
-from shards.mixing import apportion, spread
+from shards.allotment import absent_by_source, count_absent, share_kinds
+from shards.candidates import BLOCK_CELLS, Candidates, Statistics, hardness
+from shards.inventory import Inventory
+from shards.mixing import apportion
 
 # N real samples of a split, Q prompts, V phrases, C candidate phrases (columns), B samples of a block
 KINDS = tuple(NegativeKind)
 NO_KIND = -1
 NO_LABEL = -1
 HARD_FIRST = (NegativeKind.CO_OCCURRING, NegativeKind.POPULAR, NegativeKind.RANDOM)
-BLOCK_CELLS = 1 << 13  # rows × columns drawn together before the prior is read again; a constant that shapes the draw
 POOL_FACTOR = 4  # a hard kind chooses among this many times as many of its hardest phrases as it needs
 
 
@@ -37,87 +38,6 @@ class Asked:
     notes: tuple[str, ...] = ()  # one sentence per shortfall
     requested: Mapping[str, float] = field(default_factory=dict)  # absent prompts by kind
     absent_requested: Mapping[int, float] = field(default_factory=dict)  # absent prompts by source
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Statistics:
-    """What the train split says of each candidate phrase."""
-
-    columns: NDArray[np.int32]  # phrase of each column
-    count_c: NDArray[np.int64]  # train samples in which it is present
-    beside_cc: NDArray[np.float64]  # P(column present | row present) over train, in whole millionths: sums are exact
-
-
-class Candidates:
-    """The phrases that may be asked as absent, sample by sample."""
-
-    def __init__(self, inventory: Inventory, vocabulary_v: NDArray[np.bool_]) -> None:
-        labels = inventory.labels
-        possible_v = np.any(inventory.vocabulary_g, axis=0)
-        possible_v[labels.phrase_l[labels.state_l == ABSENT]] = True
-        self.inventory = inventory
-        self.columns: NDArray[np.int32] = np.flatnonzero(possible_v & vocabulary_v).astype(np.int32)
-        self.column_v = np.full(len(inventory.phrases), -1, np.int64)
-        self.column_v[self.columns] = np.arange(len(self.columns))
-        self._vocabulary_gc = inventory.vocabulary_g[:, self.columns]
-
-    def blocks(self, pictures: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        """Positions in `pictures`, as many together as fit in BLOCK_CELLS."""
-        rows = max(1, BLOCK_CELLS // max(1, len(self.columns)))
-        for start in range(0, len(pictures), rows):
-            yield np.arange(start, min(start + rows, len(pictures)))
-
-    def allowed(self, pictures: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each candidate (columns) is known to be absent from each of `pictures` (rows)."""
-        labels = self.inventory.labels
-        allowed_bc = self._vocabulary_gc[self.inventory.group_n[pictures]]
-        rows, owner = labels.rows_of(pictures)
-        denied = labels.state_l[rows] == ABSENT
-        self._set(allowed_bc, owner[denied], labels.phrase_l[rows[denied]], value=True)
-        self._set(allowed_bc, *self.inventory.blocked(pictures), value=False)
-        return allowed_bc
-
-    def present(self, pictures: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each candidate (columns) is present in each of `pictures` (rows)."""
-        present_bc = np.zeros((len(pictures), len(self.columns)), np.bool_)
-        rows, owner = self.inventory.present(pictures)
-        self._set(present_bc, owner, self.inventory.labels.phrase_l[rows], value=True)
-        return present_bc
-
-    def _set(
-        self, cells_bc: NDArray[np.bool_], owner: NDArray[np.int64], phrase: NDArray[np.int32], *, value: bool
-    ) -> None:
-        column = self.column_v[phrase]
-        here = column >= 0
-        cells_bc[owner[here], column[here]] = value
-
-
-def train_statistics(candidates: Candidates, pictures: NDArray[np.int64]) -> Statistics:
-    """Frequencies and co-occurrence over the train samples `pictures`."""
-    num = len(candidates.columns)
-    together_cc = np.zeros((num, num), np.float32)
-    for block in candidates.blocks(pictures):
-        present_bc = candidates.present(pictures[block]).astype(np.float32)
-        together_cc += present_bc.T @ present_bc
-    count_c = np.diagonal(together_cc).astype(np.int64)
-    beside_cc: NDArray[np.float64] = np.rint(1e6 * together_cc.astype(np.float64) / np.maximum(count_c, 1)[:, None])
-    np.fill_diagonal(beside_cc, 0)
-    return Statistics(columns=candidates.columns, count_c=count_c, beside_cc=beside_cc)
-
-
-def _hardness(kind: NegativeKind, statistics: Statistics, present_bc: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """How hard each candidate is by the rule of `kind`; 0 where the kind does not know it."""
-    match kind:
-        case NegativeKind.CO_OCCURRING:
-            return present_bc.astype(np.float64) @ statistics.beside_cc
-        case NegativeKind.POPULAR:
-            return np.broadcast_to(statistics.count_c.astype(np.float64), present_bc.shape)
-        case NegativeKind.RANDOM:
-            return np.ones(present_bc.shape)
-        case NegativeKind.BLANK | NegativeKind.NOISE | NegativeKind.NEAR_TEXT | NegativeKind.NEAR_IMAGE:
-            raise ValueError(f"{kind} does not come from labels")
-        case NegativeKind.FALSE_ALARM:
-            raise ValueError(f"{kind} does not come from labels")
 
 
 def choose_present(
@@ -147,7 +67,7 @@ def ask_train(
     kinds = [kind for kind in HARD_FIRST if settings.kinds.get(kind, 0) > 0]
     room_nk = _room(candidates, statistics, pictures, kinds)
     wanted_s = absent_by_source(inventory.source_n[pictures], num_present_n, room_nk.max(axis=1), settings)
-    count_n = _counts(inventory.source_n[pictures], wanted_s, room_nk.max(axis=1), num_present_n)
+    count_n = count_absent(inventory.source_n[pictures], wanted_s, room_nk.max(axis=1), num_present_n)
     shares = [settings.kinds[kind] for kind in kinds]
     count_nk = share_kinds(count_n, shares, room_nk)
     requested = apportion(round(sum(wanted_s.values())), shares) if shares else []
@@ -166,79 +86,6 @@ def ask_train(
     )
 
 
-def absent_by_source(
-    source_n: NDArray[np.int16], num_present_n: NDArray[np.int64], room_n: NDArray[np.int64], settings: Prompts
-) -> dict[int, float]:
-    """Absences asked of each source, so that all have one ratio of present to absent and the mean is the recipe's.
-
-    A source whose labels can deny nothing gets none; its share is not moved to others, whose ratio would break.
-    """
-    total = settings.absent_per_image * len(source_n)
-    num_present = int(num_present_n.sum())
-    wanted: dict[int, float] = {}
-    for source in np.unique(source_n).tolist():
-        here = source_n == source
-        if not room_n[here].any():
-            wanted[source] = 0.0
-        elif num_present:
-            wanted[source] = total * float(num_present_n[here].sum()) / num_present
-        else:
-            wanted[source] = settings.absent_per_image * float(here.sum())
-    return wanted
-
-
-def _counts(
-    source_n: NDArray[np.int16],
-    wanted_s: Mapping[int, float],
-    room_n: NDArray[np.int64],
-    num_present_n: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """Absences of each sample: its source's total spread within one, moved to others where candidates run out.
-
-    A sample without presences is asked at least one absence, since it was planned to be asked something.
-    """
-    count_n = np.zeros(len(source_n), np.int64)
-    for source, wanted in wanted_s.items():
-        here = np.flatnonzero(source_n == source)
-        base_n = np.maximum(spread(round(wanted), len(here)), num_present_n[here] == 0)
-        count_n[here] = pour(round(wanted), base_n, room_n[here])
-    return count_n
-
-
-def pour(total: int, base_n: NDArray[np.int64], room_n: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Counts near `base_n`, none above its room, that sum to `total` or to all the room that there is."""
-    count_n = np.minimum(base_n, room_n)
-    while (lacking := total - int(count_n.sum())) > 0:
-        spare = np.flatnonzero(count_n < room_n)
-        if not len(spare):
-            break
-        chosen = spare if lacking >= len(spare) else spare[np.arange(lacking) * len(spare) // lacking]
-        count_n[chosen] += 1
-    return count_n
-
-
-def share_kinds(count_n: NDArray[np.int64], shares: Sequence[float], room_nk: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many absences of each kind each sample carries: totals by largest remainder, hard kinds placed first.
-
-    What a sample's candidates lack of a kind is made up on other samples, then by the other kinds, the softest first.
-    """
-    total = int(count_n.sum())
-    count_nk = np.zeros_like(room_nk)
-    if not shares:
-        return count_nk
-    wanted = apportion(total, shares)
-    running = np.concatenate([[0], np.cumsum(count_n)])
-    for k, num in enumerate(wanted):
-        edges = running * num // max(1, total)
-        free_n = count_n - count_nk.sum(axis=1)
-        room_n = np.minimum(free_n, room_nk[:, k])
-        count_nk[:, k] = pour(num, np.diff(edges), room_n)
-    for k in reversed(range(len(wanted))):
-        free_n = count_n - count_nk.sum(axis=1)
-        count_nk[:, k] += np.minimum(free_n, np.maximum(0, room_nk[:, k] - count_nk.sum(axis=1)))
-    return count_nk
-
-
 def _room(
     candidates: Candidates, statistics: Statistics, pictures: NDArray[np.int64], kinds: Sequence[NegativeKind]
 ) -> NDArray[np.int64]:
@@ -247,7 +94,7 @@ def _room(
     for block in candidates.blocks(pictures):
         allowed_bc, present_bc = candidates.allowed(pictures[block]), candidates.present(pictures[block])
         for k, kind in enumerate(kinds):
-            room_nk[block, k] = (allowed_bc & (_hardness(kind, statistics, present_bc) > 0)).sum(axis=1)
+            room_nk[block, k] = (allowed_bc & (hardness(kind, statistics, present_bc) > 0)).sum(axis=1)
     return room_nk
 
 
@@ -274,7 +121,7 @@ def _draw(
             allowed_bc = candidates.allowed(pictures[block])
             for earlier in drawn.get(number, ()):
                 allowed_bc[tuple(earlier)] = False
-            hardness_bc = _hardness(kind, statistics, candidates.present(pictures[block]))
+            hardness_bc = hardness(kind, statistics, candidates.present(pictures[block]))
             pool_bc = _pool(allowed_bc, hardness_bc, count_nk[block, k], everything=kind is NegativeKind.RANDOM)
             picked = _pick(pool_bc, count_nk[block, k], target_c - asked_c, rng)
             drawn.setdefault(number, []).append(np.stack(picked))
@@ -362,7 +209,7 @@ def ask_benchmark(
         missing += int((np.where(exhaustive_n[block], num_present_n[block], 0) - count_b).clip(0).sum())
         for kind in (NegativeKind.RANDOM, NegativeKind.POPULAR, NegativeKind.CO_OCCURRING):
             num_b = count_b if kind is NegativeKind.RANDOM else np.where(exhaustive_n[block], count_b, 0)
-            hardness_bc = _hardness(kind, statistics, present_bc)
+            hardness_bc = hardness(kind, statistics, present_bc)
             tie_bc = rng.random(allowed_bc.shape)
             picked = _hardest(allowed_bc, hardness_bc, tie_bc, num_b)
             if kind is NegativeKind.CO_OCCURRING:

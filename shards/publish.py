@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import features
 
 from manifests import files
+from manifests.croissant import CROISSANT_NAME, croissant
 from manifests.manifest import (
     MANIFEST_NAME,
     Achieved,
@@ -45,11 +46,11 @@ from manifests.tables import (
     table_writer,
 )
 from shards.build import ShardRecord
-from shards.catalog import duplicate_of
 from shards.draw import GENERATED, SplitDraw, generated_sources, leak_keys
 from shards.inventory import KNOWN_BY, MASK_STATES, STATES, Inventory
 from shards.plan import ShardPart
 from shards.prompts import KINDS, NO_KIND, Asked
+from shards.scan import duplicate_of
 from shards.shortcuts import audit
 from shards.sources.source import Prepared, Reject
 from shards.splits import Assignment
@@ -102,8 +103,16 @@ def publish(finished: Finished, out: str) -> Manifest:
     _remove_stale_shards(shards, out)
     manifest = _manifest(finished, shards, out)
     files.write_bytes(files.join(out, SUMMARY_NAME), summarise(manifest).encode())
+    files.write_bytes(files.join(out, CROISSANT_NAME), describe_build(manifest, out))
     files.write_bytes(files.join(out, MANIFEST_NAME), encode_manifest(manifest))
     return manifest
+
+
+def describe_build(manifest: Manifest, out: str) -> bytes:
+    """`croissant.json` of the build whose tables lie in `out`."""
+    sizes = {name: files.num_bytes(files.join(out, name)) for name in manifest.tables}
+    licences = pc.unique(read_table(table_uri(out, "images"), IMAGES, ["licence"])["licence"])
+    return croissant(manifest, sizes, licences.to_pylist())
 
 
 def table_uri(out: str, name: str) -> str:

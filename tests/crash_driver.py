@@ -4,13 +4,16 @@
 any thread runs. Nothing is really synced: a killed process loses nothing that it wrote, and this way it is quick.
 """
 
+import gc
 import json
+import multiprocessing
 import os
 import shutil
 import stat
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -79,8 +82,7 @@ def leftovers(out: Path) -> list[str]:
 
 def faults_at(recipe: Path, folder: Path, number: int, moment: Moment, expected: dict[str, bytes]) -> list[str]:
     """What is wrong after a death at one point and a second run."""
-    out = folder / "out"
-    shutil.rmtree(out, ignore_errors=True)
+    out = folder / f"{moment}-{number}"
     status = build_forked(recipe, out, FaultPoints(fatal=number, moment=moment))
     left = {name: data for name, data in build_bytes(out).items() if ".part-" not in name}
     faults = [f"died with {status}"] if status != DIED else []
@@ -91,7 +93,9 @@ def faults_at(recipe: Path, folder: Path, number: int, moment: Moment, expected:
     found = build_bytes(out)
     faults += [f"the second run ended with {status}"] if status else []
     faults += [f"{name} differs" for name in sorted(found.keys() | expected) if found.get(name) != expected.get(name)]
-    return faults + [f"{name} was left" for name in leftovers(out)]
+    faults += [f"{name} was left" for name in leftovers(out)]
+    shutil.rmtree(out)
+    return faults
 
 
 def main(recipe: Path, folder: Path) -> None:
@@ -100,12 +104,28 @@ def main(recipe: Path, folder: Path) -> None:
     status = build_forked(recipe, folder / "undisturbed", FaultPoints(), log)
     calls = log.read_text().split("\n") if status == 0 else []
     expected = build_bytes(folder / "undisturbed")
-    points: list[tuple[int, Moment]] = [(number, "before") for number in range(1, len(calls) + 1)]
-    # after a call is before the next one, but for a temporary file that is not begun yet
-    points += [(number, "after") for number in range(3, len(calls) + 1, 12)] + [(len(calls), "after")]
-    faults = {f"{moment} {number}": faults_at(recipe, folder, number, moment, expected) for number, moment in points}
-    report = {"calls": calls, "points": len(points), "faults": {point: found for point, found in faults.items() if found}}
-    sys.stdout.write(json.dumps(report))
+    gc.freeze()
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+        found = {
+            f"{moment} call {number} ({calls[number - 1]})": pool.submit(
+                faults_at, recipe, folder, number, moment, expected
+            )
+            for number, moment in fault_points(calls)
+        }
+        faults = {point: future.result() for point, future in found.items()}
+    sys.stdout.write(json.dumps({"calls": calls, "faults": faults}))
+
+
+def fault_points(calls: Sequence[str]) -> Iterator[tuple[int, Moment]]:
+    """The points at which the disk looks different: around each rename, and at each sync that no rename follows."""
+    for number, call in enumerate(calls, start=1):
+        follows = calls[number] if number < len(calls) else ""
+        if call.startswith("replace"):
+            yield number, "before"
+            yield number, "after"
+        elif call.startswith("fsync file") and not follows.startswith("replace"):
+            yield number, "before"
+    yield len(calls), "after"
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def make_inventory(
         vocabularies={},
         sources=names,
         source_n=sources,
-        content_n=np.random.default_rng(0).integers(0, 2**64, num, dtype=np.uint64),
+        content_n=np.arange(num, dtype=np.uint64),
         phrases=tuple(f"p{v}" for v in range(num_phrases)),
         labels=labels,
         parts=(),

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flows.build_shards import build
+from flows.building import build
 from manifests.manifest import Manifest
 from manifests.recipe import load_recipe
 from manifests.sample import Mask

@@ -29,7 +29,7 @@ from shards.sources.source import LabelState, Picture, Reject, Repaired, Source
 from shards.sources.tars import Lost, Member, walk
 
 SLICE = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "120")),
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "80")),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     database=None,

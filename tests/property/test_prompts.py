@@ -8,19 +8,17 @@ from hypothesis import strategies as st
 
 from manifests.recipe import Prompts
 from manifests.sample import NegativeKind
+from shards.allotment import pour, share_kinds
+from shards.candidates import Candidates, train_statistics
 from shards.inventory import ABSENT, PRESENT, STATES, Inventory
 from shards.mixing import apportion
 from shards.prompts import (
     KINDS,
     NO_KIND,
     Asked,
-    Candidates,
     ask_benchmark,
     ask_generated,
     ask_train,
-    pour,
-    share_kinds,
-    train_statistics,
 )
 from shards.sources.source import LabelState
 from tests.inventories import make_inventory, random_states
