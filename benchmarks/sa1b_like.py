@@ -98,9 +98,9 @@ def _encode(rng: np.random.Generator) -> bytes:
 
 def make_blob(rng: np.random.Generator) -> Mask:
     """An instance with a ragged edge, small ones more often than large ones."""
-    radius = int(20 * 25 ** rng.random())
+    radius = int(10 * 30 ** rng.random())
     rows, columns = np.ogrid[-1 : 1 : 2j * radius, -1 : 1 : 2j * radius]  # type: ignore[misc]
-    blob = np.hypot(rows, columns) + 0.5 * soft_noise(rng, 2 * radius, 2 * radius, 12) < 1
+    blob = np.hypot(rows, columns) + 0.4 * soft_noise(rng, 2 * radius, 2 * radius, 8) < 1
     array = np.zeros((HEIGHT, WIDTH), np.bool_)
     top, left = int(rng.integers(0, HEIGHT - radius)), int(rng.integers(0, WIDTH - radius))
     array[top : top + 2 * radius, left : left + 2 * radius] = blob[: HEIGHT - top, : WIDTH - left]

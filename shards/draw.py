@@ -12,6 +12,7 @@ from manifests.recipe import SPLITS, BlankSource, NoiseSource, Recipe, source_sp
 from manifests.sample import MaskState
 from shards.inventory import ABSENT, MASK_STATES, PRESENT, Inventory
 from shards.mixing import SplitPlan, SplitRequest, plan_splits, resolve_mix
+from shards.prompts import asks_absences
 from shards.sources.generated import GeneratedKind
 from shards.splits import NOT_PINNED, Assignment, assign_splits, generated_splits, seeded_hash
 
@@ -61,10 +62,11 @@ def askable(inventory: Inventory, recipe: Recipe, split: str) -> NDArray[np.bool
     labels = inventory.labels
     owner = np.repeat(np.arange(inventory.num_images), np.diff(labels.starts))
     useful = labels.state_l == PRESENT
-    if split != "train" or recipe.prompts.absent_per_image > 0:
+    denies = split != "train" or asks_absences(recipe.prompts)
+    if denies:
         useful |= labels.state_l == ABSENT
     askable_n = np.bincount(owner[useful], minlength=inventory.num_images) > 0
-    if split == "train" and recipe.prompts.absent_per_image > 0:
+    if split == "train" and denies:
         askable_n |= inventory.exhaustive_n()
     return askable_n
 

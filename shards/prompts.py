@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests.recipe import Prompts
-from manifests.sample import NegativeKind
+from manifests.sample import Evidence, NegativeKind
 from shards.allotment import absent_by_source, count_absent, share_kinds
 from shards.candidates import BLOCK_CELLS, Candidates, Statistics, hardness
 from shards.inventory import Inventory
@@ -40,6 +40,11 @@ class Asked:
     absent_requested: Mapping[int, float] = field(default_factory=dict)  # absent prompts by source
 
 
+def asks_absences(settings: Prompts) -> bool:
+    """Whether train asks any absence that labels can give."""
+    return settings.absent_per_image > 0 and Evidence.ANNOTATED in settings.evidence
+
+
 def choose_present(
     inventory: Inventory, pictures: NDArray[np.int64], limit: int | None, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -64,7 +69,7 @@ def ask_train(
     inventory = candidates.inventory
     rows, owner = choose_present(inventory, pictures, settings.present_per_image, rng)
     num_present_n = np.bincount(owner, minlength=len(pictures))
-    kinds = [kind for kind in HARD_FIRST if settings.kinds.get(kind, 0) > 0]
+    kinds = [kind for kind in HARD_FIRST if settings.kinds.get(kind, 0) > 0 and asks_absences(settings)]
     room_nk = _room(candidates, statistics, pictures, kinds)
     wanted_s = absent_by_source(inventory.source_n[pictures], num_present_n, room_nk.max(axis=1), settings)
     count_n = count_absent(inventory.source_n[pictures], wanted_s, room_nk.max(axis=1), num_present_n)
@@ -173,7 +178,7 @@ def _shortfalls(
     count_n: NDArray[np.int64],
     source_n: NDArray[np.int16],
 ) -> tuple[str, ...]:
-    notes = []
+    notes = [] if kinds else ["train: no absent prompts; prompts.absent_per_image or prompts.evidence leaves them out"]
     for kind, wanted in zip(kinds, requested, strict=True):
         achieved = int((kind_q == KINDS.index(kind)).sum())
         if achieved < wanted - 1:
@@ -181,7 +186,7 @@ def _shortfalls(
     for source, absences in wanted_s.items():
         name = inventory.sources[source]
         achieved = int(count_n[source_n == source].sum())
-        if not absences:
+        if not absences and kinds:
             notes.append(f"train: source {name} gets no absent prompts, because its labels deny nothing")
         elif achieved < round(absences):
             notes.append(

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from manifests import files, tables
 from manifests.croissant import CROISSANT_NAME
@@ -192,8 +193,13 @@ def _mix(mix: SplitMix, split: str, rows: pa.Table) -> SplitMix:
 
 def png_of(jpeg: bytes) -> bytes:
     """The same picture as PNG."""
-    from PIL import Image
-
     encoded = io.BytesIO()
     Image.open(io.BytesIO(jpeg)).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def half(jpeg: bytes) -> bytes:
+    """The same picture at half its size."""
+    encoded = io.BytesIO()
+    Image.open(io.BytesIO(jpeg)).reduce(2).save(encoded, "JPEG")
     return encoded.getvalue()

@@ -6,6 +6,7 @@ is scanned; each part notes the image ids that it met, so that `unmatched` can n
 
 import hashlib
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
@@ -145,12 +146,13 @@ class Sa1b:
         """Once all parts are scanned: a reject for each image of the sidecar that no part holds.
 
         The first 1,000 one by one, the rest as one with their number: all of SA-1B's phrases may stand beside one tar.
-
-        Raises:
-            FileNotFoundError: a part was not scanned.
+        A part whose note was deleted is read again.
         """
         if not prepared.parts or not prepared.parts[0].spill:
             return
+        for part in prepared.parts:
+            if not files.exists(_seen_uri(part)):
+                deque(self.scan(part), maxlen=0)
         seen = [np.frombuffer(files.read_bytes(_seen_uri(part)), "<i8") for part in prepared.parts]
         reader = SidecarReader(prepared.parts[0].spill)
         num_images = num_rows = 0

@@ -3,11 +3,12 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.recipe import Prompts
-from manifests.sample import NegativeKind
+from manifests.sample import Evidence, NegativeKind
 from shards.allotment import pour, share_kinds
 from shards.candidates import Candidates, train_statistics
 from shards.inventory import ABSENT, PRESENT, STATES, Inventory
@@ -179,6 +180,13 @@ def test_a_source_that_can_deny_nothing_gets_no_absence_and_is_named() -> None:
     asked = asked_train(inventory, Prompts())
     assert (asked.sample_q[asked.kind_q != NO_KIND] < 30).all()
     assert any("s1 gets no absent prompts" in note for note in asked.notes)
+
+
+@pytest.mark.parametrize("prompts", [Prompts(evidence=[Evidence.VERIFIED]), Prompts(absent_per_image=0)])
+def test_evidence_that_the_recipe_leaves_out_is_not_asked_in_train(prompts: Prompts) -> None:
+    asked = asked_train(make_inventory(random_states(np.random.default_rng(4), 60, 12)), prompts)
+    assert (asked.kind_q == NO_KIND).all()
+    assert any("no absent prompts" in note for note in asked.notes)
 
 
 def test_shortfalls_are_counted_when_candidates_run_out() -> None:

@@ -64,7 +64,9 @@ def imported_by(statement: str, folder: Path) -> set[str]:
 
 
 def test_a_build_imports_neither_torch_nor_faiss_nor_prefect(tmp_path: Path) -> None:
-    found = imported_by("import flows.build_shards, shards.catalog, shards.verify, shards.examine, shards.show", tmp_path)
+    found = imported_by(
+        "import flows.build_shards, shards.catalog, shards.verify, shards.examine, shards.show", tmp_path
+    )
 
     assert "shards.verify" in found
     assert found.isdisjoint({"torch", "torchvision", "webdataset", "faiss", "open_clip", "prefect", "datasets"})
