@@ -44,7 +44,7 @@ def write_labels(paths: Sequence[Path], spilled: str, out: Path) -> int:
             for label in found.labels:
                 data = encode_masks(label.masks)
                 masks.write(data)
-                rows.add(path.stem, label.phrase, str(label.state), str(label.mask_state), end, len(data), "sidecar")
+                rows.add(path.name, label.phrase, str(label.state), str(label.mask_state), end, len(data), "sidecar")
                 end += len(data)
     return rows.num_rows
 

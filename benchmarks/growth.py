@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.timing import Claim, Figures, add_options, machine, report
 
-SPREAD_BOUND, LINE_BOUND = 0.10, 0.10
+HERE = Path(__file__).resolve().parent
+BOUND = 10.0  # percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +98,12 @@ def measure(sizes: Sequence[float], num_workers: int) -> Figures:
             }
             for one in built
         ],
-        claims=[
-            Claim(name="time off a straight line", value=100 * off_line, bound=100 * LINE_BOUND, at_least=False, unit="%"),
-            Claim(name="peak memory off its mean", value=100 * spread, bound=100 * SPREAD_BOUND, at_least=False, unit="%"),
-        ],
+        claims=[_at_most("time off a straight line", off_line), _at_most("peak memory off its mean", spread)],
     )
+
+
+def _at_most(name: str, share: float) -> Claim:
+    return Claim(name=name, value=100 * share, bound=BOUND, at_least=False, unit="%")
 
 
 def main() -> None:

@@ -87,7 +87,9 @@ def make_bands(rng: np.random.Generator) -> Bands:
 
 
 def _encode(rng: np.random.Generator) -> bytes:
-    layers = [soft_noise(rng, WIDTH, HEIGHT, cells) / (1 + octave) for octave, cells in enumerate((4, 12, 40, 120, 400))]
+    layers = [
+        soft_noise(rng, WIDTH, HEIGHT, cells) / (1 + octave) for octave, cells in enumerate((4, 12, 40, 120, 400))
+    ]
     grey = sum(layers, np.zeros((HEIGHT, WIDTH), np.float32))
     tint = np.stack([grey, 0.8 * grey + 0.2 * layers[0], grey[:, ::-1]], axis=-1)
     scaled = (255 * (tint - tint.min()) / np.ptp(tint)).astype(np.uint8)
@@ -99,7 +101,7 @@ def _encode(rng: np.random.Generator) -> bytes:
 def make_blob(rng: np.random.Generator) -> Mask:
     """An instance with a ragged edge, small ones more often than large ones."""
     radius = int(10 * 30 ** rng.random())
-    rows, columns = np.ogrid[-1 : 1 : 2j * radius, -1 : 1 : 2j * radius]  # type: ignore[misc]
+    rows, columns = np.ogrid[-1 : 1 : 2j * radius, -1 : 1 : 2j * radius]
     blob = np.hypot(rows, columns) + 0.4 * soft_noise(rng, 2 * radius, 2 * radius, 8) < 1
     array = np.zeros((HEIGHT, WIDTH), np.bool_)
     top, left = int(rng.integers(0, HEIGHT - radius)), int(rng.integers(0, WIDTH - radius))

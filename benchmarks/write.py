@@ -35,6 +35,7 @@ from shards.images import inspect_image, perceptual_hash, verify_decodes
 from shards.plan import ShardPart
 from shards.sources.registry import open_sources
 
+HERE = Path(__file__).resolve().parent
 CP, CP_SYNC, TAR_WRITER = "cp, then sha256sum", "cp, sync, then sha256sum", "webdataset.TarWriter"
 WRITE, WRITE_FRESH = "write_shards", "write_shards, starting its workers"
 WRITE_BOUND = 0.7
@@ -48,7 +49,7 @@ def planned_parts(build: Path) -> list[ShardPart]:
     folder = build / "work" / "plan"
     names = [path.name.removesuffix(".images.parquet") for path in folder.glob("*.images.parquet")]
     parts = [_planned(name, str(folder)) for name in names]
-    return sorted(parts, key=lambda part: (SPLITS.index(part.split), part.number))  # type: ignore[arg-type]
+    return sorted(parts, key=lambda part: (SPLITS.index(part.split), part.number))
 
 
 def _planned(name: str, folder: str) -> ShardPart:
@@ -180,8 +181,9 @@ def measure(gigabytes: float, rounds: int, num_workers: int) -> Figures:
     with tempfile.TemporaryDirectory() as folder, local_executor(num_workers) as executor:
         world, build, copies = (Path(folder) / name for name in ("world", "build", "copies"))
         num_pictures = write_world(world, round(gigabytes * 1e9))
-        command = [sys.executable, "-m", "flows.build_shards", world / RECIPE, "--out", build, "--workers", "2"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        options = [str(world / RECIPE), "--out", str(build), "--workers", str(num_workers)]
+        command = [sys.executable, "-m", "flows.build_shards", *options]
+        subprocess.run(command, check=True, cwd=HERE.parent, capture_output=True)
         rivals = Rivals(world / RECIPE, build, copies, num_workers, executor)
         alternate(rivals.ways()[:4], 1)  # once unmeasured: workers import, caches fill
         times = alternate(rivals.ways(), rounds, settle=True)

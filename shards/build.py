@@ -146,18 +146,32 @@ def _prompts_by_sample(part: ShardPart, images: pa.Table, out: str) -> Iterator[
     rows = iter(msgspec.convert(read_table(part.plan, PLAN).to_pylist(), list[_PromptRow]))
     row = next(rows, None)
     for key in images["key"].to_pylist():
-        prompts = []
+        of_sample = []
         while row is not None and row.key == key:
-            prompts.append(_prompt(row, out))
+            of_sample.append(row)
             row = next(rows, None)
-        yield prompts
+        masks = _masks(of_sample, out)
+        yield [_prompt(found, shown) for found, shown in zip(of_sample, masks, strict=True)]
 
 
-def _prompt(row: _PromptRow, out: str) -> WirePrompt:
-    masks = _NO_MASKS
-    if row.masks_num_bytes:
-        uri = files.join(out, "work", "catalog", f"{row.masks_part}.masks")
-        masks = msgspec.Raw(files.read_range(uri, row.masks_offset, row.masks_num_bytes))
+def _masks(rows: Sequence[_PromptRow], out: str) -> list[msgspec.Raw]:
+    """The masks of each prompt of one sample; the masks of a picture lie together, so that one read fetches them."""
+    shown = [row for row in rows if row.masks_num_bytes]
+    fetched: dict[str, tuple[int, bytes]] = {}
+    for part in {row.masks_part for row in shown}:
+        spans = [(row.masks_offset, row.masks_num_bytes) for row in shown if row.masks_part == part]
+        first, last = min(start for start, _ in spans), max(start + size for start, size in spans)
+        uri = files.join(out, "work", "catalog", f"{part}.masks")
+        fetched[part] = first, files.read_range(uri, first, last - first)
+    masks = []
+    for row in rows:
+        first, data = fetched.get(row.masks_part, (0, b""))
+        start = row.masks_offset - first
+        masks.append(msgspec.Raw(data[start : start + row.masks_num_bytes]) if row.masks_num_bytes else _NO_MASKS)
+    return masks
+
+
+def _prompt(row: _PromptRow, masks: msgspec.Raw) -> WirePrompt:
     return WirePrompt(
         phrase=row.phrase,
         present=row.present,

@@ -69,6 +69,7 @@ class _Run:
         self._images: ImageIndex | None = None
         self._first: dict[str, tuple[str, bool]] = {}  # by split: its first shard, whether its first sample has a mask
         self._masked: set[str] = set()  # splits with any mask
+        self._has_all_rows = True  # what is counted from the rows would only echo a shard without them
         self.num_samples = self.num_prompts = self.num_bytes = 0
 
     def check_shards(self, executor: Executor, at_once: int, progress: Progress) -> Iterator[Fault]:
@@ -111,7 +112,9 @@ class _Run:
         for split, shards in self._manifest.splits.items():
             for shard in shards:
                 found = None if rows is None else rows.take(shard.url)
-                if found is not None:
+                if found is None:
+                    self._has_all_rows = False
+                else:
                     yield from self._tally(split, shard.url, found)
                 yield Told(folder=self._folder, split=split, shard=shard, rows=found, deep=self._deep)
         if rows is not None:
@@ -134,7 +137,7 @@ class _Run:
             if split in self._masked and not has_mask:
                 message = f"the first sample of {split} has no mask, though others have; loaders infer its type there"
                 yield Fault(check=Check.FIRST, where=url, message=message)
-        if SAMPLES_NAME in self._sound:
+        if self._has_all_rows:
             yield from mix_faults(self._manifest, self._tallies)
             if self._labels is not None and self._images is not None:
                 yield from _guarded(self._labels.finish)

@@ -41,7 +41,8 @@ class ImageIndex:
         """Keys that stand twice, and near-duplicates in two splits that are not among `leaks`."""
         for name in self.unknown:
             yield _fault(Check.TABLE, f"exhaustive_over names {name!r}, which vocabularies.parquet does not hold")
-        for key in self._names("key", np.unique(self.key_n[1:][self.key_n[1:] == self.key_n[:-1]])):
+        twice = np.unique(self.key_n[1:][self.key_n[1:] == self.key_n[:-1]])
+        for key in dict.fromkeys(self._names("key", twice)):
             yield _fault(Check.SPLIT, "the image stands in two rows; expected one row, in one split", key)
         order = np.lexsort((self.split_n, self.group_n))
         group, split = self.group_n[order], self.split_n[order]
@@ -52,7 +53,7 @@ class ImageIndex:
 
     def unused(self) -> Iterator[Fault]:
         """Images that no sample shows; to be asked after all samples were seen."""
-        for key in self._names("key", self.key_n[~self.used_n]):
+        for key in self._names("key", np.setdiff1d(self.key_n[~self.used_n], self.key_n[self.used_n])):
             yield _fault(Check.ROW, "no sample shows the image", key)
 
     def _names(self, column: str, wanted: Hashes) -> Iterator[str]:

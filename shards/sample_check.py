@@ -68,13 +68,13 @@ def prompt_faults(sample: Sample, split: str) -> Iterator[str]:
 def _lone_prompt_faults(prompt: Prompt) -> Iterator[str]:
     phrase = repr(prompt.phrase)
     if prompt.present != (prompt.kind is None):
-        yield f"{phrase} is {'present' if prompt.present else 'absent'} with kind {prompt.kind or ''!r}"
+        yield f"{phrase} is {'present' if prompt.present else 'absent'} with kind {str(prompt.kind or '')!r}"
     if not prompt.present and (prompt.masks or prompt.mask_state is not MaskState.COMPLETE):
         yield f"{phrase} is absent with {len(prompt.masks)} masks, mask_state {prompt.mask_state}; expected complete, 0"
     if prompt.present and (prompt.mask_state is MaskState.NONE) != (not prompt.masks):
         yield f"{phrase} is present with {len(prompt.masks)} masks, but mask_state {prompt.mask_state}"
     if (prompt.kind in _GENERATED_KINDS) != (prompt.evidence is Evidence.GENERATED):
-        yield f"{phrase} has kind {prompt.kind or ''!r} with evidence {prompt.evidence}"
+        yield f"{phrase} has kind {str(prompt.kind or '')!r} with evidence {prompt.evidence}"
 
 
 def _phrase_faults(prompts: Sequence[Prompt], split: str) -> Iterator[str]:
@@ -87,4 +87,4 @@ def _phrase_faults(prompts: Sequence[Prompt], split: str) -> Iterator[str]:
         yield f"{phrase} stands under {len(kinds)} kinds; in train it may stand under one"
     for kind, num in kinds.items():
         if num > 1:
-            yield f"{phrase} is asked {num} times under kind {kind or ''!r}"
+            yield f"{phrase} is asked {num} times under kind {str(kind or '')!r}"

@@ -228,7 +228,8 @@ def _row_faults(expected: Sequence[Row], actual: Sequence[Row]) -> Iterator[str]
             return
         for name, says, is_so in zip(_COLUMNS, told, held, strict=True):
             if is_so is not None and says != is_so:
-                yield f"samples.parquet says {name} {says!r}, the shard {str(is_so) if name != 'present' else is_so!r}"
+                held_text = repr(str(is_so) if isinstance(is_so, str) else is_so)  # an enumeration as its text
+                yield f"samples.parquet says {name} {says!r}, the shard {held_text}"
                 return
     for key, image_key in dict.fromkeys((row[0], row[1]) for row in expected):
         if image_key != key and not re.fullmatch(re.escape(str(image_key)) + r"-r\d+", str(key)):

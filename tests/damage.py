@@ -174,7 +174,7 @@ def _sized(folder: Path, shard: Shard) -> Shard:
 
 def _mix(mix: SplitMix, split: str, rows: pa.Table) -> SplitMix:
     here = [row for row in rows.to_pylist() if row["split"] == split]
-    sources = Counter({row["key"]: row["source"] for row in here}.values())
+    sources = Counter({(row["shard"], row["key"]): row["source"] for row in here}.values())
     pairs = Counter((row["source"], row["present"]) for row in here)
     kinds = Counter(row["kind"] for row in here)
 

@@ -234,8 +234,5 @@ def test_the_rows_made_here_reach_the_parsers_branches() -> None:
         Reason.UNKNOWN_IMAGE,
         Reason.DUPLICATE_ID,
         Reason.DUPLICATE_ANNOTATION,
-        Reason.BAD_BOX,
-        Reason.POLYGON_TOO_SHORT,
-        Reason.MASK_SIZE,
         Reason.MISSING_FILE,
     }

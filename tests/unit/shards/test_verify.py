@@ -165,7 +165,6 @@ def swap_masks_out(held: list[Held]) -> None:
 def rename(new: Callable[[str], str]) -> Callable[[list[Held]], None]:
     def run(held: list[Held]) -> None:
         one = pick(held)
-        one.image_key = one.image_key
         one.sample = change(one.sample, key=new(one.sample.key))
 
     return run
@@ -200,6 +199,12 @@ def becomes_png(held: list[Held]) -> None:
     seal_origin(one)
 
 
+def becomes_half(held: list[Held]) -> None:
+    one = pick(held)
+    one.jpeg = damage.half(one.jpeg)
+    seal_origin(one)
+
+
 def with_mask(spoil: Callable[[Mask], Mask]) -> Callable[[Path], None]:
     return reprompt(has_mask, lambda p: [change(p, masks=(spoil(p.masks[0]), *p.masks[1:]))])
 
@@ -214,7 +219,7 @@ def of_mix(split: str, **fields: object) -> Callable[[Path], None]:
             for name, numbers in by_name.items():  # type: ignore[attr-defined]
                 told[name] = change(told[name], **numbers)
             mix = change(mix, **{field: told})
-        return change(manifest, notes=[], mix={**manifest.mix, split: mix})
+        return change(manifest, mix={**manifest.mix, split: mix})
 
     return of_manifest(spoil)
 
@@ -277,6 +282,8 @@ def end_of(data: bytes) -> bytes:
     return data.rstrip(b"\0")
 
 
+ONE_MORE: damage.Row = {"vocabulary": "coco", "phrase": "unicorn"}
+
 CASES: dict[str, tuple[Callable[[Path], None], set[Check], str]] = {
     # files, their sizes and digests
     "a byte of a shard": (
@@ -290,7 +297,7 @@ CASES: dict[str, tuple[Callable[[Path], None], set[Check], str]] = {
         r"train-000001\.tar: not found; expected a shard of",
     ),
     "a shard too many": (
-        lambda folder: (folder / "shards" / "train-999999.tar").write_bytes(b"") and None,
+        lambda folder: (folder / "shards" / "train-999999.tar").touch(),
         {Check.FILE},
         r"train-999999\.tar: the manifest does not name this file",
     ),
@@ -330,7 +337,7 @@ CASES: dict[str, tuple[Callable[[Path], None], set[Check], str]] = {
     ),
     "a tar that goes on": (of_file(TRAIN, lambda data: data + b"x", sealed=True), {Check.TAR}, "goes on after its end"),
     "a tar cut short": (
-        of_file(TRAIN, lambda data: data[:-5000], sealed=True),
+        of_file(TRAIN, lambda data: data[:-1600], sealed=True),
         {Check.TAR, Check.COUNT, Check.ROW},
         r"claims \d+ bytes, \d+ are left; the tar is cut short",
     ),
@@ -373,7 +380,7 @@ CASES: dict[str, tuple[Callable[[Path], None], set[Check], str]] = {
     ),
     "a key twice in a shard": (
         of_samples(double_in_one_shard),
-        {Check.KEY, Check.ROW, Check.MIX},
+        {Check.KEY, Check.ROW},
         "stands twice in the shard",
     ),
     "a key in two shards": (
@@ -399,7 +406,7 @@ CASES: dict[str, tuple[Callable[[Path], None], set[Check], str]] = {
         {Check.SAMPLE},
         r"Expected `float`, got `null` - at `\$\.prompts",
     ),
-    "a lost field": (of_json(rb'"miner":"",?', b""), {Check.SAMPLE}, "missing required field `miner`"),
+    "a lost field": (of_json(rb',"miner":""', b""), {Check.SAMPLE}, "missing required field `miner`"),
     "a newer sample": (of_json(rb'"schema":1', b'"schema":9'), {Check.SAMPLE}, "sample schema 9 is newer"),
     "a json of another key": (
         of_json(rb'"key":"(\w)', rb'"key":"x\1'),
@@ -409,7 +416,7 @@ CASES: dict[str, tuple[Callable[[Path], None], set[Check], str]] = {
     # prompts
     "a presence with a kind": (
         reprompt(has_mask, lambda p: [change(p, kind=NegativeKind.RANDOM)]),
-        {Check.PROMPT, Check.KINDS},
+        {Check.PROMPT},
         "is present with kind 'random'",
     ),
     "an absence without a kind": (
@@ -465,13 +472,13 @@ CASES: dict[str, tuple[Callable[[Path], None], set[Check], str]] = {
     ),
     "an image key of another image": (
         of_rows("samples", lambda rows: first(rows, image_key=rows[-1]["image_key"])),
-        {Check.ROW, Check.LABEL},
+        {Check.ROW, Check.LABEL, Check.SPLIT},
         "which is not its key without -r1",
     ),
     "other order in the table": (of_rows("samples", move), {Check.ROW}, "in another order than the shard"),
     "other order of the shards in the table": (
         of_rows("samples", shards_swapped),
-        {Check.ROW, Check.MIX},
+        {Check.ROW},
         "has no rows of shards/train-000001.tar where they should stand",
     ),
     "a lost row": (
@@ -481,7 +488,7 @@ CASES: dict[str, tuple[Callable[[Path], None], set[Check], str]] = {
     ),
     "rows of a shard that is not there": (
         of_rows("samples", lambda rows: [*rows, {**rows[-1], "shard": "shards/test-000009.tar"}]),
-        {Check.ROW},
+        {Check.ROW, Check.MIX},
         "has rows of 'shards/test-000009.tar', out of order or of no shard",
     ),
     "an image without a row": (
@@ -524,7 +531,7 @@ CASES: dict[str, tuple[Callable[[Path], None], set[Check], str]] = {
     # pictures and masks
     "a png": (of_samples(becomes_png), {Check.IMAGE}, r"its \.jpg is a png; expected a JPEG"),
     "a picture of another size": (
-        of_samples(lambda held: setattr(one := pick(held), "jpeg", damage.half(one.jpeg)) or seal_origin(one)),
+        of_samples(becomes_half),
         {Check.IMAGE},
         r"its JPEG has \d+ × \d+ pixels; its JSON says",
     ),
