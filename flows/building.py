@@ -24,7 +24,7 @@ from shards.build import write_shards
 from shards.catalog import prepare_sources, require_few_rejects, scan_sources
 from shards.draw import assign, draw_splits, generated_sources
 from shards.generate import generate_pictures, generated_folder
-from shards.inventory import Inventory, load_inventory
+from shards.inventory import Inventory, load_inventory, read_vocabulary, vocabularies_of
 from shards.labels import load_lexicon
 from shards.plan import ask_splits, plan_shards
 from shards.publish import SUMMARY_NAME, Finished, inputs_sha256, publish
@@ -67,12 +67,13 @@ def build(recipe: Recipe, out: str, *, executor: Executor, progress: Progress, w
         receipt = _receipt(recipe, prepared)
         if (done := _finished(out, receipt)) is not None:
             return done
-        parts = scan_sources(sources, prepared, work=work, verify=recipe.verify, executor=executor, progress=progress)
-        require_few_rejects(parts, recipe.max_reject_share)
         lexicon = load_lexicon(
             [recipe.resolve(path) for path in recipe.prompts.lexicon],
             [group for holds in prepared.values() for group in holds.synonyms],
         )
+        _require_vocabularies(recipe, prepared)
+        parts = scan_sources(sources, prepared, work=work, verify=recipe.verify, executor=executor, progress=progress)
+        require_few_rejects(parts, recipe.max_reject_share)
         inventory = load_inventory(parts, prepared, lexicon, vocabulary_files=_vocabulary_files(recipe, prepared))
         manifest = _same_inputs(out, inventory, recipe)
         if manifest is None:
@@ -186,6 +187,13 @@ def _vocabulary_files(recipe: Recipe, prepared: Mapping[str, Prepared]) -> dict[
     tables = [table for table in recipe.sources.values() if isinstance(table, Sa1bSource)]
     wanted = {name for table in tables for name in table.exhaustive_over}
     return {name: recipe.resolve(name) for name in sorted(wanted - known)}
+
+
+def _require_vocabularies(recipe: Recipe, prepared: Mapping[str, Prepared]) -> None:
+    """Stop before the scan, which may take hours, if a vocabulary that the recipe names cannot be read."""
+    vocabularies_of(prepared, _vocabulary_files(recipe, prepared))
+    if recipe.prompts.vocabulary != "present":
+        read_vocabulary(recipe.resolve(recipe.prompts.vocabulary), "prompts.vocabulary")
 
 
 @contextlib.contextmanager

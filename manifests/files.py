@@ -151,7 +151,11 @@ def list_files(pattern: str) -> list[str]:
     else:
         found = [path] if fs.exists(path) else []
     names = sorted(str(p) for p in found)
-    return names if is_local(pattern) else [str(fs.unstrip_protocol(p)) for p in names]
+    if is_local(pattern):
+        return names
+    scheme = pattern[: pattern.index("://") + 3]
+    rooted = pattern.startswith(f"{scheme}/")  # file:///a, but memory://a and s3://bucket/a
+    return [f"{scheme}{name if rooted else name.lstrip('/')}" for name in names]
 
 
 def relative(uri: str, root: str) -> str:

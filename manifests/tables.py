@@ -18,6 +18,7 @@ TABLE_SCHEMA = 1
 _VERSION_KEY = b"absentia.schema"
 _TABLE_KEY = b"absentia.table"
 ROW_GROUP = 16_384  # rows buffered by a writer; a constant, because it shapes the bytes
+_OBJECT_ROWS = 1024  # rows held as Python objects, which take several times an Arrow table's memory
 
 _MASKS = pa.list_(pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())]))
 _PROMPT = [
@@ -181,7 +182,7 @@ class TableWriter:
         """Add one row, its values in the schema's order."""
         for column, value in zip(self._columns, values, strict=True):
             column.append(value)
-        if len(self._columns[0]) >= ROW_GROUP:
+        if len(self._columns[0]) >= min(_OBJECT_ROWS, ROW_GROUP):
             self._turn_rows()
 
     def add_table(self, table: pa.Table) -> None:

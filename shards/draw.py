@@ -90,7 +90,8 @@ def draw_splits(inventory: Inventory, assignment: Assignment, recipe: Recipe, *,
         usable_n = (assignment.split_n == number) & askable(inventory, recipe, split)
         pools[split] = {name: _pool(inventory, usable_n, name, recipe.seed) for name in mix.names}
         capacities = {name: None if name in generated else len(pools[split][name]) for name in mix.names}
-        requests[split] = SplitRequest(mix=mix, fraction=fraction, capacities=capacities)
+        masked = [name for name in mix.names if _masked(inventory, pools[split][name]).any()]
+        requests[split] = SplitRequest(mix=mix, fraction=fraction, capacities=capacities, first=masked)
     plans = plan_splits(
         requests, samples=recipe.samples, shard_samples=recipe.shard_samples, when_short=recipe.when_short
     )
@@ -131,16 +132,20 @@ def _draw(
     return SplitDraw(split=split, mix=plan, picture_s=picture_s, repeat_s=repeat_s, index_s=index_s)
 
 
+def _masked(inventory: Inventory, pool: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which pictures of `pool` have a mask."""
+    labels = inventory.labels
+    masked_l = (labels.state_l == PRESENT) & (labels.mask_state_l != MASK_STATES.index(MaskState.NONE))
+    rows, owner = labels.rows_of(pool)
+    return np.bincount(owner[masked_l[rows]], minlength=len(pool)) > 0
+
+
 def _mask_first(inventory: Inventory, pool: NDArray[np.int64]) -> NDArray[np.int64]:
     """`pool` with a picture that has a mask in front: loaders infer the type of a mask from the first row."""
-    labels = inventory.labels
-    masked = (labels.state_l == PRESENT) & (labels.mask_state_l != MASK_STATES.index(MaskState.NONE))
-    rows, owner = labels.rows_of(pool)
-    found = owner[masked[rows]]
+    found = np.flatnonzero(_masked(inventory, pool))
     if not len(found):
         return pool
-    first = int(found.min())
-    return np.concatenate([pool[first : first + 1], np.delete(pool, first)])
+    return np.concatenate([pool[found[:1]], np.delete(pool, found[0])])
 
 
 def _indices(source: str, count: int, split: str, fractions: Mapping[str, float], seed: int) -> NDArray[np.int64]:

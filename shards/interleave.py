@@ -29,6 +29,7 @@ def interleave(
     num_samples: int,
     *,
     shard_samples: int,
+    first: Collection[int] = (),
     max_dead_states: int = MAX_DEAD_STATES,
 ) -> NDArray[np.int16]:
     """Return the source, as an index into `rates`, of every written position.
@@ -42,6 +43,7 @@ def interleave(
         grouped: Indices of the sources whose sum is held too.
         num_samples: Length of the order.
         shard_samples: Length of a shard.
+        first: Indices of the sources of which one should stand first, if any order allows it.
         max_dead_states: Dead ends that the search may remember before it gives up.
 
     Raises:
@@ -53,7 +55,7 @@ def interleave(
     group = frozenset(grouped)
 
     def search(length: int) -> list[int]:
-        order = _Search(weights, group, length, shard_samples).run(max_dead_states)
+        order = _Search(weights, group, length, shard_samples, frozenset(first)).run(max_dead_states)
         if order is None:
             raise BuildError(_no_order(scale, num_samples, shard_samples))
         return order
@@ -102,7 +104,15 @@ class _Track:
 class _Search:
     """A depth-first search over positions; `order` holds the choices so far."""
 
-    def __init__(self, weights: Sequence[int], group: frozenset[int], num_samples: int, shard_samples: int) -> None:
+    def __init__(
+        self,
+        weights: Sequence[int],
+        group: frozenset[int],
+        num_samples: int,
+        shard_samples: int,
+        first: frozenset[int],
+    ) -> None:
+        self.first = first
         self.scale = sum(weights)
         self.num_samples = num_samples
         self.shard_samples = shard_samples
@@ -146,9 +156,9 @@ class _Search:
             if due and due != (source.deadline <= position) + (member and group.deadline <= position):
                 continue  # a track that is due would be left out
             urgency = min(source.deadline, group.deadline) if member else source.deadline
-            ranked.append((-urgency, -source.deadline, -index))
+            ranked.append((position == 1 and index in self.first, -urgency, -source.deadline, -index))
         ranked.sort()
-        return [-index for _, _, index in ranked]
+        return [-index for *_, index in ranked]
 
     def _place(self, index: int) -> None:
         self.order.append(index)

@@ -30,13 +30,15 @@ class Mix:
     rates: tuple[Fraction, ...]  # per name; they sum to 1
     group: frozenset[str]  # the generated sources, whose sum is held too
 
-    def order(self, num_samples: int, *, shard_samples: int) -> NDArray[np.int16]:
+    def order(self, num_samples: int, *, shard_samples: int, first: Collection[str] = ()) -> NDArray[np.int16]:
         """Return an index into `names` for every written position, within one of the rates everywhere.
 
-        See `shards.interleave.interleave` for what is promised of prefixes and shards.
+        One of the sources `first` stands first where that is possible. See `shards.interleave.interleave` for what is
+        promised of prefixes and shards.
         """
         grouped = [index for index, name in enumerate(self.names) if name in self.group]
-        return interleave(self.rates, grouped, num_samples, shard_samples=shard_samples)
+        preferred = [index for index, name in enumerate(self.names) if name in first]
+        return interleave(self.rates, grouped, num_samples, shard_samples=shard_samples, first=preferred)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,7 @@ class SplitRequest:
     mix: Mix
     fraction: Fraction | float  # of the build's samples; 0: the split stays empty
     capacities: Mapping[str, int | None]  # images per source in this split; None: as many as are asked (generated)
+    first: Collection[str] = ()  # sources of which one should stand first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -261,7 +264,7 @@ def _shortage(requests: Mapping[str, SplitRequest], sizes: Mapping[str, int], sm
 
 def _plan(request: SplitRequest, num_samples: int, num_wanted: int, shard_samples: int) -> SplitPlan:
     mix = request.mix
-    order = mix.order(num_samples, shard_samples=shard_samples)
+    order = mix.order(num_samples, shard_samples=shard_samples, first=request.first)
     counts = [int(count) for count in np.bincount(order, minlength=len(mix.names))]
     achieved = dict(zip(mix.names, counts, strict=True))
     return SplitPlan(

@@ -206,11 +206,13 @@ def ask_benchmark(
     rows, owner = choose_present(inventory, pictures, None, rng)
     num_present_n = np.bincount(owner, minlength=len(pictures))
     exhaustive_n = inventory.exhaustive_n()[pictures]
+    denied_n = np.zeros(len(pictures), np.int64)  # phrases that sources without exhaustive labels deny by name
     taken, fallbacks, missing = [], 0, 0
     for block in candidates.blocks(pictures):
         allowed_bc, present_bc = candidates.allowed(pictures[block]), candidates.present(pictures[block])
         room_b = allowed_bc.sum(axis=1)
         count_b = np.where(exhaustive_n[block], np.minimum(num_present_n[block], room_b), room_b)
+        denied_n[block] = np.where(exhaustive_n[block], 0, room_b)
         missing += int((np.where(exhaustive_n[block], num_present_n[block], 0) - count_b).clip(0).sum())
         for kind in (NegativeKind.RANDOM, NegativeKind.POPULAR, NegativeKind.CO_OCCURRING):
             num_b = count_b if kind is NegativeKind.RANDOM else np.where(exhaustive_n[block], count_b, 0)
@@ -232,17 +234,20 @@ def ask_benchmark(
         owner,
         (absent[0], candidates.columns[absent[1]], absent[2]),
         notes=tuple(notes),
-        requested=dict.fromkeys((str(k) for k in HARD_FIRST), float(num_present_n[exhaustive_n].sum())),
-        absent_requested=_benchmark_size(inventory.source_n[pictures], num_present_n, exhaustive_n),
+        requested={
+            str(kind): float((num_present_n * exhaustive_n).sum() + (kind is NegativeKind.RANDOM) * denied_n.sum())
+            for kind in HARD_FIRST
+        },
+        absent_requested=_per_source(
+            inventory.source_n[pictures], len(HARD_FIRST) * num_present_n * exhaustive_n + denied_n
+        ),
     )
 
 
-def _benchmark_size(
-    source_n: NDArray[np.int16], num_present_n: NDArray[np.int64], exhaustive_n: NDArray[np.bool_]
-) -> dict[int, float]:
-    """Absences by source: one of each setting per presence of an exhaustive image."""
-    per_source = np.bincount(source_n, weights=len(HARD_FIRST) * num_present_n * exhaustive_n)
-    return {source: float(per_source[source]) for source in np.unique(source_n).tolist()}
+def _per_source(source_n: NDArray[np.int16], count_n: NDArray[np.int64]) -> dict[int, float]:
+    """`count_n` summed by source."""
+    totals = np.bincount(source_n, weights=count_n)
+    return {source: float(totals[source]) for source in np.unique(source_n).tolist()}
 
 
 def _joined(

@@ -43,8 +43,8 @@ class FaultPoints:
             kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
             self._count(f"fsync {kind}\t{os.readlink(f'/proc/self/fd/{descriptor}')}", lambda: None)
 
-        os.replace = counted_replace
-        os.fsync = counted_fsync
+        os.replace = counted_replace  # type: ignore[assignment]
+        os.fsync = counted_fsync  # type: ignore[assignment]
 
     def _count(self, what: str, call: Callable[[], None]) -> None:
         self.calls.append(what)
@@ -68,7 +68,7 @@ def build_forked(recipe: Path, out: Path, points: FaultPoints, log: Path | None 
             build_world(recipe, out)
             if log is not None:
                 log.write_text("\n".join(points.calls))
-        except BaseException:  # noqa: BLE001  a child must never return into its parent's code
+        except BaseException:  # a child must never return into its parent's code
             traceback.print_exc()
             os._exit(1)
         os._exit(0)

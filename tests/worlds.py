@@ -192,17 +192,18 @@ class Sa1bWorld:
         with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for info, data in self.members:
                 tar.addfile(info, io.BytesIO(data))
-        whole = packed.getvalue()
+            end = tar.offset + 1024  # two empty blocks, without tarfile's padding to 10 kB
+        whole = packed.getvalue()[:end]
         (folder / "sa_000000.tar").write_bytes(whole[: len(whole) - self.cut_bytes])
         lines = [json.dumps(row).encode() for row in self.rows] + self.extra_lines
         (folder / "phrases.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
 
 
-def make_sa1b(num_images: int = 60, *, first_seed: int = 5000) -> Sa1bWorld:
-    """A sound SA-1B world whose sidecar names every thing. Image ids start at 1."""
+def make_sa1b(num_images: int = 60, *, first_id: int = 1) -> Sa1bWorld:
+    """A sound SA-1B world whose sidecar names every thing."""
     world = Sa1bWorld()
-    for image_id in range(1, num_images + 1):
-        scene = make_scene(first_seed + image_id)
+    for image_id in range(first_id, first_id + num_images):
+        scene = make_scene(5000 + image_id)
         world.add(f"sa_{image_id}.jpg", scene.jpeg)
         world.add(f"sa_{image_id}.json", json.dumps(sa1b_json(image_id, scene)).encode())
         for number, thing in enumerate(scene.things):
@@ -244,8 +245,8 @@ def sa1b_json(image_id: int, scene: Scene) -> Json:
     return {"image": image, "annotations": annotations}
 
 
-def write_recipe(folder: Path, name: str = "recipe.toml", **changes: object) -> Path:
-    """A recipe at `folder/name` over `coco/` and `sa1b/` beside it, its top-level keys changed as asked."""
+def write_recipe(folder: Path, file_name: str = "recipe.toml", /, **changes: object) -> Path:
+    """A recipe over `coco/` and `sa1b/` beside it, its top-level keys changed as asked; None leaves one out."""
     table: dict[str, object] = {
         "name": "tiny",
         "seed": 3,
@@ -267,8 +268,8 @@ def write_recipe(folder: Path, name: str = "recipe.toml", **changes: object) -> 
             "noise": {"format": "noise"},
         },
     }
-    lines = [f"{key} = {toml(value)}" for key, value in {**table, **changes}.items()]
-    path = folder / name
+    lines = [f"{key} = {toml(value)}" for key, value in {**table, **changes}.items() if value is not None]
+    path = folder / file_name
     path.write_text("\n".join(lines) + "\n")
     return path
 

@@ -79,7 +79,12 @@ class Sa1b:
         return uris
 
     def _tar_part(self, uri: str, spilled: str, digest: str) -> ScanPart:
-        found = files.fingerprint(uri)
+        try:
+            found = files.fingerprint(uri)
+        except FileNotFoundError as error:
+            raise SourceError(
+                f"sources.{self.name}: {uri} is listed but not there; expected a tar. Mend or remove the link"
+            ) from error
         name = self._part_name(stem_of(_name(uri)), digest, [files.relative(uri, self.root)], [found])
         return ScanPart(name=name, weight=max(1, found.num_bytes), uri=uri, spill=spilled)
 
@@ -87,7 +92,7 @@ class Sa1b:
         by_stem = [list(group) for _, group in groupby(sorted(names, key=lambda n: (stem_of(n), n)), key=stem_of)]
         for first in range(0, len(by_stem), FOLDER_PICTURES):
             items = tuple(name for group in by_stem[first : first + FOLDER_PICTURES] for name in group)
-            found = [files.fingerprint(files.join(folder, item)) for item in items]
+            found = [_fingerprint(files.join(folder, item)) for item in items]
             label = f"{_name(folder)}-{first // FOLDER_PICTURES:05d}"
             name = self._part_name(label, digest, [files.relative(folder, self.root), *items], found)
             weight = max(1, sum(one.num_bytes for one in found))
@@ -183,6 +188,14 @@ def open_sa1b(name: str, table: Sa1bSource, recipe: Recipe) -> Sa1b:
             phrase_score=table.min_phrase_score,
         ),
     )
+
+
+def _fingerprint(uri: str) -> files.Fingerprint:
+    """The fingerprint of a listed file; one of a link that leads nowhere, which the scan rejects."""
+    try:
+        return files.fingerprint(uri)
+    except FileNotFoundError:
+        return files.Fingerprint(uri=uri, num_bytes=0, version="missing")
 
 
 def _missing(where: str, rows: str) -> Reject:

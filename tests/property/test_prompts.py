@@ -171,6 +171,7 @@ def test_images_that_only_deny_by_name_are_asked_what_they_deny() -> None:
     absent = asked.kind_q != NO_KIND
     assert set(asked.phrase_q[absent].tolist()) == {10}
     assert absent.sum() == (states[:, 10] == ABSENT).sum()
+    assert asked.requested["random"] == asked.absent_requested[0] == absent.sum()
 
 
 def test_a_source_that_can_deny_nothing_gets_no_absence_and_is_named() -> None:

@@ -97,6 +97,7 @@ def test_patterns_list_files_sorted_and_folders_list_all_below(tmp_path: Path) -
         assert len(files.list_files(place)) == 3
         assert files.list_files(files.join(place, "a.tar"))[0].endswith("a.tar")
         assert files.list_files(files.join(place, "none*")) == []
+        assert files.list_files(place)[0] == files.join(place, "a.tar")
 
 
 def test_relative_and_resolve_are_inverse_below_a_root() -> None:

@@ -53,6 +53,16 @@ def test_taking_the_source_that_lags_most_leaves_a_source_more_than_one_behind()
     assert max(prefix_error(ours, shares, [index]) for index in range(5)) < 1
 
 
+@pytest.mark.parametrize("first", range(4))
+def test_a_source_that_should_stand_first_does_and_all_rates_still_hold(first: int) -> None:
+    shares = [Fraction(n, 40) for n in (31, 7, 1, 1)]
+    order = interleave(shares, [2, 3], 333, shard_samples=50, first=[first]).tolist()
+    assert order[0] == first
+    assert max(prefix_error(order, shares, [index]) for index in range(4)) < 1
+    assert prefix_error(order, shares, [2, 3]) < 1
+    assert max(shard_error(order, shares, [index], 50) for index in range(4)) <= 1
+
+
 def test_taking_the_source_that_lags_most_misses_the_sum_of_the_generated_ones() -> None:
     shares = rates(1, 1, 1, 1, 6)
     assert prefix_error(greedy(shares, 20), shares, [3, 4]) > 1
