@@ -1,6 +1,6 @@
 """Annotations: SA-1B json and its phrases become label rows, beside `json.loads` alone on the same files.
 
-    python benchmarks/annotations.py [--files 400] [--rounds 5] [--json FILE]
+    python benchmarks/annotations.py [--files 2000] [--rounds 5] [--json FILE]
 
 Our side is what a scan does with annotations: read the file, decode it, look its phrases up in the spilled sidecar,
 check the masks that carry one, merge them into labels, and write the label table and the masks. The other side is
@@ -101,7 +101,7 @@ def way_name(num_phrases: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser)
-    parser.add_argument("--files", type=int, default=400)
+    parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     report(measure(options.files, options.rounds), options.json)

@@ -1,6 +1,6 @@
 """Growth: how the time and the memory of a whole build grow with its input, from 1 to 4 GB of SA-1B-like tars.
 
-    python benchmarks/growth.py [--gigabytes 1 2 4] [--workers 2] [--json FILE]
+    python benchmarks/growth.py [--gigabytes 1 2 4] [--rounds 1] [--workers 2] [--json FILE]
 
 Every size is built in a process of its own, `python -m flows.build_shards`, with its workers below it. Memory is the
 largest resident size that any one of these processes reached; time is from the command to its end. Nothing heavy is
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
+from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -36,19 +37,21 @@ class Built:
     megabytes: float  # peak resident size of the largest process
 
 
-def build(gigabytes: float, num_workers: int) -> Built:
-    """Make the input, build it, and take both away."""
+def build(gigabytes: float, rounds: int, num_workers: int) -> Built:
+    """Make the input, build it some times, and take all away: the median time, the largest memory."""
     with tempfile.TemporaryDirectory() as name:
         world, out = Path(name) / "world", Path(name) / "build"
         make = [sys.executable, str(HERE / "sa1b_like.py"), "--out", str(world), "--gigabytes", str(gigabytes)]
         pictures = int(subprocess.run(make, check=True, capture_output=True, text=True).stdout)
-        subprocess.run(["sync"], check=True)
         command = [sys.executable, "-m", "flows.build_shards", str(world / "like.toml"), "--out", str(out)]
-        start = time.perf_counter()
-        kilobytes = peak_kilobytes([*command, "--workers", str(num_workers)])
-        seconds = time.perf_counter() - start
-        rmtree(out)
-    return Built(gigabytes, pictures, seconds, kilobytes / 1000)
+        seconds, kilobytes = [], []
+        for _ in range(rounds):
+            rmtree(out, ignore_errors=True)
+            subprocess.run(["sync"], check=True)
+            start = time.perf_counter()
+            kilobytes.append(peak_kilobytes([*command, "--workers", str(num_workers)]))
+            seconds.append(time.perf_counter() - start)
+    return Built(gigabytes, pictures, median(seconds), max(kilobytes) / 1000)
 
 
 def peak_kilobytes(command: Sequence[str]) -> int:
@@ -71,10 +74,10 @@ def straight_line(built: Sequence[Built]) -> tuple[float, float]:
     return mean_y - slope * mean_x, slope
 
 
-def measure(sizes: Sequence[float], num_workers: int) -> Figures:
+def measure(sizes: Sequence[float], rounds: int, num_workers: int) -> Figures:
     """The figures of one run."""
-    conditions = machine()
-    built = [build(size, num_workers) for size in sizes]
+    conditions, listed = machine(), " ".join(f"{size:g}" for size in sizes)
+    built = [build(size, rounds, num_workers) for size in sizes]
     base, slope = straight_line(built)
     off_line = max(abs(one.seconds / (base + slope * one.gigabytes) - 1) for one in built)
     middle = sum(one.megabytes for one in built) / len(built)
@@ -82,10 +85,11 @@ def measure(sizes: Sequence[float], num_workers: int) -> Figures:
     return Figures(
         benchmark="growth",
         title="Growth: a whole build of more input",
-        command=f"python benchmarks/growth.py --gigabytes {' '.join(f'{s:g}' for s in sizes)} --workers {num_workers}",
+        command=f"python benchmarks/growth.py --gigabytes {listed} --rounds {rounds} --workers {num_workers}",
         conditions={
             **conditions,
             "workers": num_workers,
+            "rounds": rounds,
             "line": f"{base:.1f} s + {slope:.1f} s per GB",
         },
         rows=[
@@ -110,9 +114,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser)
     parser.add_argument("--gigabytes", type=float, nargs="+", default=[1.0, 2.0, 4.0])
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    report(measure(options.gigabytes, options.workers), options.json)
+    report(measure(options.gigabytes, options.rounds, options.workers), options.json)
 
 
 if __name__ == "__main__":

@@ -108,13 +108,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def report(figures: Figures, json: Path | None) -> None:
     """Print the figures as a table and write them to `json` where that is given."""
     for name, value in figures.conditions.items():
-        print(f"{name:40}{value}")
+        print(f"{name:52}{value}")
     for row in figures.rows:
         first, *others = row.items()
-        print(f"{first[1]:40}" + "  ".join(f"{name}: {shown(value)}" for name, value in others))
+        print(f"{first[1]:52}" + "  ".join(f"{name}: {shown(value)}" for name, value in others))
     for claim in figures.claims:
         verdict = "" if claim.holds else "  <-- missed"
-        print(f"{claim.name:40}{shown(claim.value)} {claim.unit} (expected {claim.expectation}){verdict}")
+        print(f"{claim.name:52}{shown(claim.value)} {claim.unit} (expected {claim.expectation}){verdict}")
     if json:
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n")

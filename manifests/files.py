@@ -213,6 +213,8 @@ def storage_errors(uri: str) -> Iterator[None]:
 def commit(uri: str) -> Iterator[IO[bytes]]:
     """A binary file that appears at `uri` whole when the block ends, and not at all when it raises.
 
+    A file for a bucket is staged in the temporary folder.
+
     Raises:
         StorageError: the disk is full, the folder read-only, the bucket refuses.
     """
@@ -221,9 +223,18 @@ def commit(uri: str) -> Iterator[IO[bytes]]:
             with _commit_local(uri) as file:
                 yield file
         else:
-            fs, path = _file_system(uri)
-            with fs.transaction, fs.open(path, "wb") as file:
+            with _commit_remote(uri) as file:
                 yield file
+
+
+@contextlib.contextmanager
+def _commit_remote(uri: str) -> Iterator[IO[bytes]]:
+    """A local file that is uploaded when it is whole; fsspec's transactions do not nest, and commits do."""
+    fs, path = _file_system(uri)
+    with tempfile.NamedTemporaryFile() as staged:
+        yield staged.file
+        staged.flush()
+        fs.put_file(staged.name, path)
 
 
 @contextlib.contextmanager

@@ -85,6 +85,11 @@ def finished_shards(out: Path) -> dict[str, tuple[int, int]]:
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 
+def whole_files(out: Path) -> dict[str, bytes]:
+    """What a stopped build left outside `work/` under finished names."""
+    return {name: data for name, data in build_bytes(out).items() if ".part-" not in name}
+
+
 def test_a_death_at_any_rename_or_sync_is_made_good_by_a_second_run(tmp_path: Path) -> None:
     write_world(tmp_path, coco_images=10, sa1b_images=12)
     sources = {
@@ -146,6 +151,7 @@ def test_twenty_random_kills_cost_no_finished_shard_and_no_byte(
         kill_group(process)
         after = finished_shards(out)
         assert {name: after.get(name) for name in before} == before
+        assert whole_files(out).items() <= expected.items()
         assert not (out / "manifest.json").exists() or num_shards(out) == total
         num_partial += 0 < num_shards(out) < total
     assert num_partial >= NUM_KILLS // 2
@@ -165,8 +171,11 @@ def test_workers_end_when_the_command_alone_is_killed(recipe: Path, tmp_path: Pa
     workers = _children(process.pid)
     assert workers
     process.kill()
-    process.communicate()
-    wait_until(lambda: not any(_is_alive(pid) for pid in workers))
+    process.wait()
+    try:
+        wait_until(lambda: not any(_is_alive(pid) for pid in workers))
+    finally:
+        kill_group(process)
 
 
 def _children(pid: int) -> list[int]:
@@ -239,9 +248,11 @@ def test_a_file_that_cannot_grow_is_one_line_and_leaves_nothing_that_looks_finis
     assert str(out) in line
     assert "cannot be written: the file grew past the limit set for this process; raise it (ulimit -f)" in line
     _require_unfinished(out)
+    left = whole_files(out)
     build_world(recipe, out)
     build_world(recipe, tmp_path / "fresh")
     assert build_bytes(out) == build_bytes(tmp_path / "fresh")
+    assert left.items() <= build_bytes(out).items()
 
 
 def _require_unfinished(out: Path) -> None:
@@ -279,10 +290,12 @@ def test_a_full_disk_is_one_line_and_a_run_with_space_goes_on(
     assert done.returncode == 1
     assert "the disk is full; free some space and run the same command again" in error_line(done.stderr)
     _require_unfinished(out)
+    left = whole_files(out)
     subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
     build_world(recipe, out)
     build_world(recipe, tmp_path / "fresh")
     assert build_bytes(out) == build_bytes(tmp_path / "fresh")
+    assert left.items() <= build_bytes(out).items()
 
 
 def test_a_folder_below_a_file_is_one_line(recipe: Path, tmp_path: Path) -> None:

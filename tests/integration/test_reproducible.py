@@ -1,16 +1,27 @@
 """The same recipe and inputs give the same bytes, whatever the machine is set to, and nothing is done twice."""
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from flows.build_shards import main
-from manifests.errors import BuildError
+from manifests.errors import BuildError, RecipeError, SourceError
+from manifests.manifest import Manifest
 from manifests.stage import run_command
-from tests.worlds import build_bytes, build_world, error_line, run_command_line, write_recipe, write_world
+from manifests.tables import SAMPLES, read_table
+from shards.generate import generate_pictures
+from tests.worlds import build_bytes, build_world, error_line, make_coco, run_command_line, write_recipe, write_world
+
+SA1B_AND_NOISE = {
+    "sa1b": {"format": "sa1b", "data": "sa1b/sa_*.tar", "phrases": "sa1b/phrases.jsonl"},
+    "noise": {"format": "noise"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +214,116 @@ def test_a_recipe_may_be_renamed_and_its_paths_written_otherwise(finished: Path,
     build_world(other, tmp_path / "out")
     found, expected = build_bytes(tmp_path / "out"), build_bytes(finished)
     assert [name for name in differing(found, expected) if name != "manifest.json"] == []
+
+
+def test_files_that_are_no_shards_of_a_build_are_left_alone(recipe: Path, tmp_path: Path) -> None:
+    others = [tmp_path / "out" / "shards" / name for name in ("notes.txt", "sa_000000.tar", "old/train-000000.tar")]
+    for other in others:
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_text("mine")
+    build_world(recipe, tmp_path / "out")
+    assert [other.read_text() for other in others] == ["mine"] * 3
+
+
+def test_a_damaged_record_of_a_shard_writes_it_again(finished: Path, recipe: Path, out: Path) -> None:
+    (out / "manifest.json").unlink()
+    for record in (out / "work" / "shards").glob("*.json"):
+        record.write_text('{"shard": {')
+    build_world(recipe, out)
+    assert differing(build_bytes(out), build_bytes(finished)) == []
+
+
+def test_a_changed_licence_reaches_pictures_that_were_generated_before(tmp_path: Path) -> None:
+    recipe = write_world(tmp_path / "world", mix={"sa1b": "rest", "noise": 0.5}, sources=SA1B_AND_NOISE)
+    build_world(recipe, tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").unlink()
+    sources = {**SA1B_AND_NOISE, "sa1b": {**SA1B_AND_NOISE["sa1b"], "licence": "other"}}
+    write_recipe(tmp_path / "world", mix={"sa1b": "rest", "noise": 0.5}, sources=sources)
+    build_world(recipe, tmp_path / "out")
+    build_world(recipe, tmp_path / "fresh")
+    assert differing(build_bytes(tmp_path / "out"), build_bytes(tmp_path / "fresh")) == []
+
+
+def test_a_picture_that_changed_since_the_scan_is_no_model_for_generated_ones(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = Path(shutil.copytree(recipe.parent, tmp_path / "world", ignore=shutil.ignore_patterns("finished")))
+    pictures = {path: path.read_bytes() for path in (moved / "coco" / "pictures").iterdir()}
+    first = next(iter(pictures.values()))
+
+    def generate_late(*args: Any, **options: Any) -> dict[str, pa.Table]:
+        for path in pictures:
+            path.write_bytes(first.ljust(len(pictures[path]), b"\0"))
+        return generate_pictures(*args, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(BuildError, match="changed since"):
+        patch.setattr("flows.building.generate_pictures", generate_late)
+        build_world(moved / recipe.name, tmp_path / "out")
+    assert not list((tmp_path / "out" / "work" / "generated").glob("*.json"))
+
+
+def test_an_interrupted_rebuild_forgets_what_the_build_before_it_was_made_of(
+    recipe: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (out / "manifest.json").unlink()
+
+    def stop(*_: Any, **__: Any) -> Manifest:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.building._build", stop)
+    with pytest.raises(KeyboardInterrupt):
+        build_world(recipe, out)
+    assert not (out / "work" / "receipt.txt").exists()
+
+
+def test_the_same_pictures_twice_count_as_rejects(recipe: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(recipe.parent, tmp_path / "world", ignore=shutil.ignore_patterns("finished")))
+    shutil.copy(moved / "sa1b" / "sa_000000.tar", moved / "sa1b" / "sa_000001.tar")
+    with pytest.raises(BuildError, match=r"60 of 160 input images were rejected.*duplicate_key 60"):
+        build_world(moved / recipe.name, tmp_path / "out")
+
+
+def test_a_build_beside_the_source_that_it_was_made_of_stops(finished: Path, recipe: Path, tmp_path: Path) -> None:
+    again = write_recipe(
+        recipe.parent,
+        "again.toml",
+        mix={"old": "rest", "coco": 0.5},
+        sources={
+            "old": {"format": "build", "data": str(finished)},
+            "coco": {"format": "coco", "images": "coco/pictures", "annotations": "coco/instances.json"},
+        },
+    )
+    with pytest.raises(SourceError, match=r"sources old and coco both hold a picture of the key 'coco-"):
+        build_world(again, tmp_path / "out")
+
+
+@pytest.mark.parametrize("place", ["vocabulary", "exhaustive_over"])
+def test_a_folder_as_vocabulary_is_one_clear_error(recipe: Path, tmp_path: Path, place: str) -> None:
+    changes: dict[str, object] = {"prompts": {"vocabulary": "coco"}}
+    if place == "exhaustive_over":
+        table = {"format": "sa1b", "data": "sa1b/sa_*.tar", "exhaustive_over": ["sa1b/"]}
+        changes = {"mix": {"sa1b": "rest"}, "sources": {"sa1b": table}}
+    wrong = write_recipe(recipe.parent, f"{place}.toml", **changes)
+    with pytest.raises(RecipeError, match="vocabulary.*expected"):
+        build_world(wrong, tmp_path / "out")
+
+
+def test_every_sample_is_asked_something_and_lies_where_its_rows_say(recipe: Path, tmp_path: Path) -> None:
+    world = make_coco(60)
+    for image_id in range(1, 21):
+        world.annotations = [one for one in world.annotations if one["image_id"] != image_id]
+    world.write(tmp_path / "coco")
+    bare = write_recipe(
+        tmp_path,
+        samples=None,
+        mix={"coco": 1.0},
+        prompts={"absent_per_image": 2, "kinds": {"co_occurring": 1.0}},
+        sources={"coco": {"format": "coco", "images": "coco/pictures", "annotations": "coco/instances.json"}},
+    )
+    manifest = build_world(bare, tmp_path / "out")
+    rows = read_table(str(tmp_path / "out" / "samples.parquet"), SAMPLES).to_pylist()
+    assert len({row["key"] for row in rows}) == sum(s.nsamples for listed in manifest.splits.values() for s in listed)
+    for row in rows:
+        data = (tmp_path / "out" / row["shard"]).read_bytes()[row["offset"] :][: row["num_bytes"]]
+        assert hashlib.sha256(data).hexdigest() == row["sha256"]
+        assert world.pictures[f"{int(row['key'].removeprefix('coco-')):012d}.jpg"] == data

@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -217,6 +219,16 @@ def test_kinds_are_within_one_over_the_split_where_there_is_room(places: list[tu
     np.testing.assert_array_equal(shared.sum(axis=1), count)
     wanted = apportion(int(count.sum()), [0.4, 0.6])[0]
     assert shared[:, 0].sum() == min(wanted, np.minimum(count, hard).sum())
+
+
+def test_prompts_of_many_generated_pictures_take_no_memory_for_phrases_not_asked() -> None:
+    histogram = np.ones(4000, np.int64)
+    tracemalloc.start()
+    sample, _ = ask_generated(1000, 2, histogram, np.random.default_rng(0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(sample) == 2000
+    assert peak < 4 << 20  # all ranks of all pictures would be 32 MB
 
 
 def test_generated_prompts_follow_the_real_histogram_without_repeats() -> None:

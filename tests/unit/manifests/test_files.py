@@ -36,6 +36,16 @@ def test_a_commit_appears_whole_or_not_at_all_on_disk_and_in_memory(tmp_path: Pa
         assert files.num_bytes(uri) == 10
 
 
+def test_commits_may_stand_inside_each_other(tmp_path: Path) -> None:
+    for place in places(tmp_path):
+        with files.commit(files.join(place, "a")) as outer:
+            with files.commit(files.join(place, "b")) as inner:
+                inner.write(b"bb")
+            outer.write(b"aa")
+            files.write_bytes(files.join(place, "c"), b"cc")
+        assert [files.read_bytes(files.join(place, name)) for name in "abc"] == [b"aa", b"bb", b"cc"]
+
+
 def test_a_failed_commit_leaves_the_old_file(tmp_path: Path) -> None:
     uri = str(tmp_path / "a.bin")
     files.write_bytes(uri, b"old")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from manifests.errors import BuildError
 from manifests.stage import Inline, local_executor, progress_bar, run_command, run_stage
@@ -85,3 +86,26 @@ def test_a_command_turns_the_users_mistake_into_one_line(capsys: pytest.CaptureF
     assert run_command(stopped) == 130
     assert "run the same command again" in capsys.readouterr().err
     assert run_command(lambda: 0) == 0
+
+
+def test_a_place_that_cannot_be_read_is_one_error_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def read_a_folder() -> int:
+        return len(tmp_path.read_bytes())
+
+    def reach_no_bucket() -> int:
+        raise EndpointConnectionError(endpoint_url="http://127.0.0.1:9/bucket")
+
+    for main, words in ((read_a_folder, str(tmp_path)), (reach_no_bucket, "http://127.0.0.1:9/bucket")):
+        assert run_command(main) == 1
+        line = capsys.readouterr().err
+        assert line.startswith("error: ")
+        assert line.count("\n") == 1
+        assert words in line
+
+
+def test_an_error_of_the_program_is_no_mistake_of_the_user() -> None:
+    def divide() -> int:
+        return 1 // 0
+
+    with pytest.raises(ZeroDivisionError):
+        run_command(divide)

@@ -142,6 +142,23 @@ def test_an_image_without_phrases_is_no_reject_and_has_no_labels(tmp_path: Path)
         assert found.labels == ()
 
 
+@pytest.mark.parametrize("phrases", ["", "p.parquet"])
+def test_an_image_without_phrases_is_exhaustive_over_nothing(tmp_path: Path, phrases: str) -> None:
+    write_tar(tmp_path / "sa1b/sa_0.tar", some_members(1, 2))
+    write_sidecar(tmp_path / "p.parquet", [(2, 20, "tree")])
+    one, two = pictures(scan(tmp_path, phrases=phrases, exhaustive_over=["words"]))
+    assert one.exhaustive_over == ()
+    assert two.exhaustive_over == (("words",) if phrases else ())
+
+
+@pytest.mark.parametrize("phrase", [" ", "dog " * 100])
+def test_a_row_whose_phrase_cannot_be_told_leaves_every_phrase_open(tmp_path: Path, phrase: str) -> None:
+    annotations = [some_annotation(5), some_annotation(6)]
+    found = labels_of(tmp_path, annotations, [(1, 5, "cat"), (1, 6, phrase)], exhaustive_over=["words"])
+    assert len(reasons(found)) == 1
+    assert pictures(found)[0].exhaustive_over == ()
+
+
 def test_masks_of_one_phrase_become_one_label_with_all_instances(tmp_path: Path) -> None:
     write_tar(tmp_path / "sa1b/sa_0.tar", some_members(1))
     write_sidecar(tmp_path / "p.parquet", [(1, 12, "red  Car"), (1, 10, "tree"), (1, 11, "red car")])
