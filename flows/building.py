@@ -17,16 +17,16 @@ from rich.progress import Progress
 
 from manifests import files
 from manifests.croissant import CROISSANT_NAME
-from manifests.errors import BuildError
+from manifests.errors import BuildError, RecipeError
 from manifests.manifest import MANIFEST_NAME, Manifest, index_name, read_manifest
-from manifests.recipe import Recipe, Sa1bSource, recipe_sha256, side_files
+from manifests.recipe import Recipe, Sa1bSource, last_name, recipe_sha256, side_files
 from shards.build import write_shards
 from shards.catalog import prepare_sources, require_few_rejects, scan_sources
-from shards.draw import assign, draw_splits, generated_sources
+from shards.draw import assign, generated_sources, mixes
 from shards.generate import generate_pictures, generated_folder
 from shards.inventory import Inventory, load_inventory, read_vocabulary, vocabularies_of
 from shards.labels import load_lexicon
-from shards.plan import ask_splits, plan_shards
+from shards.plan import choose_samples, plan_shards
 from shards.publish import SUMMARY_NAME, Finished, inputs_sha256, publish
 from shards.sources.registry import open_sources, unmatched_rows
 from shards.sources.source import Prepared, Reject
@@ -57,26 +57,29 @@ def build(recipe: Recipe, out: str, *, executor: Executor, progress: Progress, w
     Raises:
         AbsentiaError: the recipe, the sources or the disk do not allow it; `out` holds another build.
     """
+    mixes(recipe, where=where)
     _refuse_another(recipe, out)
     work = files.join(out, "work")
     files.make_folder(work)
     with _locked(work):
-        files.remove_unfinished(out)
+        files.remove_unfinished(out, below=("shards", "work"))
         sources = open_sources(recipe)
         prepared = prepare_sources(sources, work)
-        receipt = _receipt(recipe, prepared)
-        if (done := _finished(out, receipt)) is not None:
-            return done
         lexicon = load_lexicon(
             [recipe.resolve(path) for path in recipe.prompts.lexicon],
             [group for holds in prepared.values() for group in holds.synonyms],
         )
         _require_vocabularies(recipe, prepared)
+        receipt = _receipt(recipe, prepared)
+        if (done := _finished(out, receipt)) is not None:
+            return done
         parts = scan_sources(sources, prepared, work=work, verify=recipe.verify, executor=executor, progress=progress)
         require_few_rejects(parts, recipe.max_reject_share)
         inventory = load_inventory(parts, prepared, lexicon, vocabulary_files=_vocabulary_files(recipe, prepared))
+        require_few_rejects(parts, recipe.max_reject_share, num_duplicates=len(inventory.duplicates))
         manifest = _same_inputs(out, inventory, recipe)
         if manifest is None:
+            files.remove(files.join(work, _RECEIPT))  # it speaks of the build that was here before
             roots = {source.name: source.root for source in sources}
             run = _Run(out=out, executor=executor, progress=progress, where=where)
             late = unmatched_rows(sources, prepared)
@@ -97,8 +100,7 @@ def _build(
     out, executor, progress = run.out, run.executor, run.progress
     work = files.join(out, "work")
     assignment = assign(inventory, recipe)
-    draws = draw_splits(inventory, assignment, recipe, where=run.where)
-    asked = ask_splits(inventory, draws, recipe)
+    draws, asked = choose_samples(inventory, assignment, recipe, where=run.where)
     pictures = generate_pictures(inventory, draws, recipe, roots, work=work, executor=executor, progress=progress)
     roots = {**roots, **dict.fromkeys(generated_sources(recipe), generated_folder(work))}
     parts = [
@@ -123,14 +125,26 @@ def _build(
 
 
 def _refuse_another(recipe: Recipe, out: str) -> None:
-    """Stop if `out` holds a finished build of another recipe."""
+    """Stop if `out` holds a finished build of another recipe, or things that no build wrote."""
     if not files.exists(files.join(out, MANIFEST_NAME)):
+        _refuse_foreign(out)
         return
     found = read_manifest(out)
     if found.recipe_sha256 != recipe_sha256(recipe):
         raise BuildError(
             f"{out}: holds the finished build {found.name!r} of another recipe; choose another "
             "--out, or delete it first"
+        )
+
+
+def _refuse_foreign(out: str) -> None:
+    """Stop if `out` is a folder of something else: a build fills only an empty folder, or one that it began."""
+    if files.exists(files.join(out, "work")):
+        return
+    found = files.entry_of(out)
+    if found is not None:
+        raise BuildError(
+            f"{out}: is no build, but holds {found!r}; expected an empty or a new folder. Choose another --out"
         )
 
 
@@ -182,11 +196,23 @@ def _if_whole(out: str) -> Manifest | None:
 
 
 def _vocabulary_files(recipe: Recipe, prepared: Mapping[str, Prepared]) -> dict[str, str]:
-    """Vocabularies that no source brings, as files."""
+    """Vocabularies that no source brings, as files by their last names.
+
+    Raises:
+        RecipeError: two files, or a file and a source's vocabulary, have one name.
+    """
     known = {name for holds in prepared.values() for name in holds.vocabularies}
     tables = [table for table in recipe.sources.values() if isinstance(table, Sa1bSource)]
     wanted = {name for table in tables for name in table.exhaustive_over}
-    return {name: recipe.resolve(name) for name in sorted(wanted - known)}
+    found: dict[str, str] = {}
+    for text in sorted(wanted - known):
+        name = last_name(text)
+        if name in known | found.keys():
+            raise RecipeError(
+                f"exhaustive_over names {text!r}, but another vocabulary is called {name!r}; rename the file"
+            )
+        found[name] = recipe.resolve(text)
+    return found
 
 
 def _require_vocabularies(recipe: Recipe, prepared: Mapping[str, Prepared]) -> None:

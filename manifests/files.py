@@ -11,8 +11,9 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
 
@@ -76,6 +77,16 @@ def _file_system(uri: str) -> tuple["AbstractFileSystem", str]:
     except (ImportError, ValueError) as error:
         raise StorageError(f"{uri}: cannot be opened: {error}") from error
     return fs, path
+
+
+def unreachable() -> tuple[type[Exception], ...]:
+    """What is raised where a place cannot be read: `OSError`, and what the clients of buckets in use raise besides."""
+    bases = (
+        ("botocore.exceptions", "BotoCoreError"),
+        ("google.auth.exceptions", "GoogleAuthError"),
+        ("aiohttp.client_exceptions", "ClientError"),
+    )
+    return (OSError, *(getattr(sys.modules[module], name) for module, name in bases if module in sys.modules))
 
 
 def open_input(uri: str) -> IO[bytes]:
@@ -168,10 +179,26 @@ def relative(uri: str, root: str) -> str:
 
 
 def make_folder(uri: str) -> None:
-    """Make the folder `uri` and those above it."""
-    with storage_errors(uri):
-        if is_local(uri):
-            os.makedirs(uri, exist_ok=True)
+    """Make the folder `uri` and those above it.
+
+    Raises:
+        StorageError: no folder can be made there.
+    """
+    if not is_local(uri):
+        return
+    try:
+        os.makedirs(uri, exist_ok=True)
+    except OSError as error:
+        _refuse(uri, error)
+
+
+def entry_of(folder: str) -> str | None:
+    """The first name in `folder`, or None where it is empty or not there."""
+    if is_local(folder):
+        return min(os.listdir(folder), default=None) if os.path.isdir(folder) else None
+    fs, path = _file_system(folder)
+    names = [str(name).rpartition("/")[2] for name in fs.ls(path, detail=False)] if fs.exists(path) else []
+    return min(names, default=None)
 
 
 def remove(uri: str) -> None:
@@ -270,12 +297,13 @@ def write_bytes(uri: str, data: bytes) -> None:
         file.write(data)
 
 
-def remove_unfinished(folder: str) -> None:
-    """Delete the files and folders that a killed run left behind below the local `folder`."""
+def remove_unfinished(folder: str, *, below: Sequence[str]) -> None:
+    """Delete what a killed run left behind in the local `folder` itself, and anywhere in its folders `below`."""
     if not is_local(folder) or not os.path.isdir(folder):
         return
     with storage_errors(folder):
-        for path in list(Path(folder).rglob(f"{TEMPORARY}*")):
+        deep = [path for name in below for path in Path(folder, name).rglob(f"{TEMPORARY}*")]
+        for path in [*Path(folder).glob(f"{TEMPORARY}*"), *deep]:
             if path.is_dir():
                 shutil.rmtree(path)
             else:
@@ -298,4 +326,4 @@ def require_file(uri: str, *, named_by: str) -> None:
         SourceError: it names what asked for the file.
     """
     if not exists(uri):
-        raise SourceError(f"{named_by}: {uri} does not exist; expected a file there. Check the path in the recipe")
+        raise SourceError(f"{named_by}: {uri} does not exist; expected it there. Check the path in the recipe")

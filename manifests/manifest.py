@@ -7,7 +7,7 @@ completed. It holds no clock, no host and no path outside the build's own folder
 import msgspec
 
 from manifests import files
-from manifests.errors import ManifestError
+from manifests.errors import ManifestError, Rejected
 from manifests.recipe import Recipe
 
 MANIFEST_SCHEMA = 1
@@ -117,7 +117,7 @@ def decode_manifest(data: bytes, *, where: str) -> Manifest:
     """The manifest in `data`; `where` names it in messages.
 
     Raises:
-        ManifestError: it is damaged, or of a newer version.
+        ManifestError: it is damaged, of a newer version, or names a shard outside its folder.
     """
     try:
         found = msgspec.json.decode(data, type=_SchemaOnly).schema
@@ -126,9 +126,20 @@ def decode_manifest(data: bytes, *, where: str) -> Manifest:
                 f"{where}: manifest schema {found} is newer than {MANIFEST_SCHEMA}, which this version reads; "
                 "upgrade absentia"
             )
-        return msgspec.json.decode(data, type=Manifest)
-    except msgspec.MsgspecError as error:
-        raise ManifestError(f"{where}: not a manifest of schema {MANIFEST_SCHEMA}: {error}; build it again") from error
+        manifest = msgspec.json.decode(data, type=Manifest)
+        _require_inside(manifest)
+    except (msgspec.MsgspecError, Rejected) as error:
+        raise ManifestError(
+            f"{where}: not a manifest of schema {MANIFEST_SCHEMA}: {error}; delete it and build it again"
+        ) from error
+    return manifest
+
+
+def _require_inside(manifest: Manifest) -> None:
+    """Reject shards that lie outside the build's folder."""
+    for listed in manifest.splits.values():
+        for shard in listed:
+            files.safe_member(shard.url)
 
 
 def read_manifest(folder: str) -> Manifest:

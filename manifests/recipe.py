@@ -189,8 +189,8 @@ def portable(recipe: Recipe) -> Recipe:
     sources = {name: _portable_source(table) for name, table in recipe.sources.items()}
     prompts = msgspec.structs.replace(
         recipe.prompts,
-        vocabulary=_last_name(recipe.prompts.vocabulary),
-        lexicon=[_last_name(path) for path in recipe.prompts.lexicon],
+        vocabulary=last_name(recipe.prompts.vocabulary),
+        lexicon=[last_name(path) for path in recipe.prompts.lexicon],
     )
     return msgspec.structs.replace(recipe, folder="", sources=sources, prompts=prompts)
 
@@ -199,11 +199,14 @@ def _portable_source(table: SourceTable) -> SourceTable:
     changes: dict[str, str | list[str]] = {}
     for name in _PATHS & set(table.__struct_fields__):
         value: str | list[str] = getattr(table, name)
-        changes[name] = _last_name(value) if isinstance(value, str) else [_last_name(path) for path in value]
+        changes[name] = last_name(value) if isinstance(value, str) else [last_name(path) for path in value]
+    if isinstance(table, Sa1bSource):
+        changes["exhaustive_over"] = [last_name(name) for name in table.exhaustive_over]
     return msgspec.structs.replace(table, **changes)
 
 
-def _last_name(uri: str) -> str:
+def last_name(uri: str) -> str:
+    """The name of a file, whatever folder or bucket it lies in; a source's name as it is."""
     return uri.rstrip("/").rpartition("/")[2]
 
 
@@ -247,9 +250,21 @@ def parse_recipe(text: str, *, where: str, folder: str) -> Recipe:
     try:
         recipe = msgspec.convert({**table, "folder": folder}, Recipe)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise RecipeError(f"{where}: {error}{_nearest(str(error))}") from error
+        raise RecipeError(f"{where}: {_located(error, table)}{_hint(str(error))}") from error
     _check(recipe, where)
     return recipe
+
+
+def _located(error: Exception, table: Mapping[str, object]) -> str:
+    """What is wrong, with the source's name where msgspec says only `sources[...]`."""
+    sources = table.get("sources")
+    if "$.sources[...]" in str(error) and isinstance(sources, Mapping):
+        for name, one in sources.items():
+            try:
+                msgspec.convert(one, SourceTable)
+            except msgspec.ValidationError:
+                return str(error).replace("$.sources[...]", f"$.sources.{name}")
+    return str(error)
 
 
 _KEYS = sorted(
@@ -260,13 +275,28 @@ _KEYS = sorted(
     }
     - {"folder"}
 )
+_FORMATS = ("sa1b", "coco", "saco", "hf", "build", "blank", "noise")
+_CHOICES = {
+    ".format": _FORMATS,
+    ".split": SPLITS,
+    "$.splits": SPLITS,
+    "$.prompts.kinds": tuple(NegativeKind),
+    "$.prompts.evidence": tuple(Evidence),
+    "$.when_short": ("stop", "repeat", "shrink"),
+    "$.verify": ("structure", "decode"),
+}
 
 
-def _nearest(message: str) -> str:
-    """A hint at what a misspelt key was meant to be."""
-    found = re.search(r"unknown field `([^`]*)`", message)
-    near = difflib.get_close_matches(found.group(1), _KEYS, n=1) if found else []
-    return f"; did you mean `{near[0]}`?" if near else ""
+def _hint(message: str) -> str:
+    """What a misspelt key may have meant, or which values there are."""
+    unknown = re.search(r"unknown field `([^`]*)`", message)
+    if unknown:
+        near = difflib.get_close_matches(unknown.group(1), _KEYS, n=1)
+        return f"; did you mean `{near[0]}`?" if near else "; remove it"
+    if message.startswith(("Invalid enum value", "Invalid value")):
+        choices = next((values for place, values in _CHOICES.items() if place in message), None)
+        return f"; expected one of {', '.join(choices)}" if choices else ""
+    return ""
 
 
 def _check(recipe: Recipe, where: str) -> None:

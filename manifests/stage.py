@@ -124,7 +124,8 @@ def _run_part(function: Callable[[P], R], folder: str, part: P) -> R:
     return record
 
 
-def _read_record(folder: str, name: str, record_type: type[R]) -> R | None:
+def read_record(folder: str, name: str, record_type: type[R]) -> R | None:
+    """The record of the part `name`; None where it is not finished, or the record is damaged."""
     try:
         return msgspec.json.decode(files.read_bytes(_record_uri(folder, name)), type=record_type)
     except (FileNotFoundError, msgspec.MsgspecError):
@@ -149,7 +150,7 @@ def run_stage(
     files.make_folder(folder)
     records: dict[int, R] = {}
     for index, part in enumerate(parts):
-        if (found := _read_record(folder, part.name, record_type)) is not None:
+        if (found := read_record(folder, part.name, record_type)) is not None:
             records[index] = found
     bar = progress.add_task(title, total=sum(part.weight for part in parts))
     progress.advance(bar, sum(parts[i].weight for i in records))
@@ -186,6 +187,10 @@ def run_command(main: Callable[[], int]) -> int:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except files.unreachable() as error:
+        said = " ".join(str(error).split())
+        sys.stderr.write(f"error: {said}; check that the place is right, can be reached, and that you may read it\n")
         return 1
 
 

@@ -5,6 +5,7 @@ one task whose record says that it is finished, so a killed build goes on where 
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
@@ -14,16 +15,17 @@ import pyarrow as pa
 from rich.progress import Progress
 
 from manifests import files
-from manifests.errors import BuildError
 from manifests.manifest import Shard
 from manifests.sample import Evidence, MaskState, Origin, WirePrompt, WireSample, encode_wire
-from manifests.stage import run_stage
+from manifests.stage import read_record, run_stage
 from manifests.tables import CATALOG, PLAN, read_table
 from shards.images import decode_rgb, encode_jpeg, settings_of_quality
+from shards.originals import Original
 from shards.plan import ShardPart
 from shards.tar import ShardWriter
 
 ENCODED_QUALITY = 95  # of pictures that were no JPEG
+SHARD_URL = re.compile(r"shards/(train|val|test)-[0-9]{6,}\.tar")  # what `shard_url` gives
 _NO_MASKS = msgspec.Raw(b"[]")
 
 
@@ -110,13 +112,10 @@ def _forget_lost_shards(parts: Sequence[ShardPart], folder: str, out: str) -> No
         if files.relative(uri, folder) not in planned:
             files.remove(uri)
     for part in parts:
-        record_uri = files.join(folder, f"{part.name}.json")
-        if not files.exists(record_uri):
-            continue
-        shard = msgspec.json.decode(files.read_bytes(record_uri), type=ShardRecord).shard
-        place = files.join(out, shard.url)
-        if not files.exists(place) or files.num_bytes(place) != shard.filesize:
-            files.remove(record_uri)
+        record = read_record(folder, part.name, ShardRecord)
+        place = files.join(out, shard_url(part))
+        if record is None or not files.exists(place) or files.num_bytes(place) != record.shard.filesize:
+            files.remove(files.join(folder, f"{part.name}.json"))
 
 
 def write_shard(part: ShardPart, *, roots: Mapping[str, str], out: str) -> ShardRecord:
@@ -195,18 +194,9 @@ def _picture(row: _PictureRow, root: str) -> tuple[bytes, str]:
         BuildError: the bytes are gone or are not those that were scanned.
     """
     uri = files.join(root, row.uri)
-    try:
-        data = files.read_range(uri, row.offset, row.num_bytes)
-    except OSError as error:
-        raise BuildError(f"{uri}: {row.key} can no longer be read: {error}. Restore it, then run again") from error
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != row.sha256:
-        raise BuildError(
-            f"{uri}: the bytes of {row.key} changed since they were scanned: expected sha256 {row.sha256[:16]}…, "
-            f"found {digest[:16]}…. Restore the file, or delete the build's work folder and build again"
-        )
+    data = Original(key=row.key, uri=uri, offset=row.offset, num_bytes=row.num_bytes, sha256=row.sha256).read()
     if not row.encoded:
-        return data, digest
+        return data, row.sha256
     jpeg = encode_jpeg(decode_rgb(data), settings=settings_of_quality(ENCODED_QUALITY))
     return jpeg, hashlib.sha256(jpeg).hexdigest()
 

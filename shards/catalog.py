@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from rich.progress import Progress
 
 from manifests import files
-from manifests.errors import BuildError
+from manifests.errors import BuildError, Reason
 from manifests.recipe import load_recipe
 from manifests.stage import local_executor, progress_bar, run_command, run_stage
 from manifests.tables import CATALOG, LABEL_RANGES, read_table
@@ -54,16 +54,17 @@ def scan_sources(
     ]
 
 
-def require_few_rejects(parts: Sequence[ScannedPart], max_share: float) -> None:
-    """Stop if too many of the input pictures were rejected.
+def require_few_rejects(parts: Sequence[ScannedPart], max_share: float, *, num_duplicates: int = 0) -> None:
+    """Stop if too many of the input pictures were rejected, `num_duplicates` of them for a key of another part.
 
     Raises:
         BuildError: with the reasons by number, and what to do.
     """
     images = sum(part.record.images for part in parts)
-    rejected = sum(part.record.rejected_images for part in parts)
+    rejected = sum(part.record.rejected_images for part in parts) + num_duplicates
     if rejected > max_share * images:
-        reasons = sum((Counter(part.record.rejects) for part in parts), Counter())
+        reasons = sum((Counter(part.record.rejects) for part in parts), Counter[str]())
+        reasons += Counter({str(Reason.DUPLICATE_KEY): num_duplicates})
         listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(5))
         raise BuildError(
             f"{rejected} of {images} input images were rejected, more than max_reject_share = {max_share:g}: {listed}. "

@@ -11,7 +11,7 @@ from manifests.errors import BuildError
 from manifests.recipe import SPLITS, BlankSource, NoiseSource, Recipe, source_split
 from manifests.sample import MaskState
 from shards.inventory import ABSENT, MASK_STATES, PRESENT, Inventory
-from shards.mixing import SplitPlan, SplitRequest, plan_splits, resolve_mix
+from shards.mixing import Mix, SplitPlan, SplitRequest, plan_splits, resolve_mix
 from shards.prompts import asks_absences
 from shards.sources.generated import GeneratedKind
 from shards.splits import NOT_PINNED, Assignment, assign_splits, generated_splits, seeded_hash
@@ -71,23 +71,47 @@ def askable(inventory: Inventory, recipe: Recipe, split: str) -> NDArray[np.bool
     return askable_n
 
 
-def draw_splits(inventory: Inventory, assignment: Assignment, recipe: Recipe, *, where: str) -> list[SplitDraw]:
+def mixes(recipe: Recipe, *, where: str) -> dict[str, tuple[Fraction, Mix]]:
+    """Share and exact mix of every split that gets samples; needs no picture, so it is asked before the scan, too.
+
+    Raises:
+        RecipeError: the shares of a split do not add up.
+    """
+    generated = generated_sources(recipe)
+    fractions = {str(name): Fraction(str(share)) for name, share in recipe.splits.items()}
+    return {
+        split: (
+            fractions[split],
+            resolve_mix(recipe.shares(split), generated, where=f"{where}: [mix] of split {split}"),
+        )
+        for split in SPLITS
+        if fractions.get(split)
+    }
+
+
+def draw_splits(
+    inventory: Inventory,
+    assignment: Assignment,
+    recipe: Recipe,
+    *,
+    where: str,
+    mute_n: NDArray[np.bool_] | None = None,
+) -> list[SplitDraw]:
     """Every split of the build, in the order of SPLITS; a split with a share of 0 is left out.
+
+    Pictures of `mute_n` are not drawn, since they can be asked nothing.
 
     Raises:
         RecipeError: the shares of a split do not add up.
         BuildError: a source is short, see `shards.mixing.plan_splits`.
     """
     generated = generated_sources(recipe)
-    fractions = {str(name): share for name, share in recipe.splits.items()}
     pools: dict[str, dict[str, NDArray[np.int64]]] = {}
     requests: dict[str, SplitRequest] = {}
-    for number, split in enumerate(SPLITS):
-        fraction = Fraction(str(fractions.get(split, 0.0)))
-        if not fraction:
-            continue
-        mix = resolve_mix(recipe.shares(split), generated, where=f"{where}: [mix] of split {split}")
-        usable_n = (assignment.split_n == number) & askable(inventory, recipe, split)
+    for split, (fraction, mix) in mixes(recipe, where=where).items():
+        usable_n = (assignment.split_n == SPLITS.index(split)) & askable(inventory, recipe, split)
+        if mute_n is not None:
+            usable_n &= ~mute_n
         pools[split] = {name: _pool(inventory, usable_n, name, recipe.seed) for name in mix.names}
         capacities = {name: None if name in generated else len(pools[split][name]) for name in mix.names}
         masked = [name for name in mix.names if _masked(inventory, pools[split][name]).any()]

@@ -18,6 +18,7 @@ from manifests.stage import run_stage
 from manifests.tables import CATALOG, TableWriter, read_table, table_writer
 from shards.draw import SplitDraw, generated_sources, real_samples
 from shards.inventory import Inventory
+from shards.originals import Original
 from shards.sources.generated import GeneratedKind, GeneratedPicture, generate
 
 GENERATOR_VERSION = 1  # part of every part's name: raise it when a picture's bytes change
@@ -33,7 +34,8 @@ class GeneratedPart(msgspec.Struct, frozen=True, kw_only=True):
     kind: GeneratedKind
     seed: int
     indices: tuple[int, ...]
-    models: tuple[tuple[str, int, int, str], ...]  # uri, offset, num_bytes, licence of the picture each is modelled on
+    models: tuple[Original, ...]  # the picture that each is modelled on
+    licences: tuple[str, ...]  # of the models
 
 
 class GeneratedRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,9 +109,12 @@ def _generated_part(
         for index in indices.tolist()
     ]
     rows = (
-        inventory.images.take(chosen).select(["source", "uri", "offset", "num_bytes", "licence", "sha256"]).to_pylist()
+        inventory.images.take(chosen)
+        .select(["key", "source", "uri", "offset", "num_bytes", "licence", "sha256"])
+        .to_pylist()
     )
-    content = [source, kind, recipe.seed, GENERATOR_VERSION, indices.tolist(), [row["sha256"] for row in rows]]
+    lent = [(row["sha256"], row["licence"]) for row in rows]
+    content = [source, kind, recipe.seed, GENERATOR_VERSION, indices.tolist(), lent]
     digest = hashlib.sha256(msgspec.json.encode(content)).hexdigest()[:16]
     return GeneratedPart(
         name=f"{source}-{draw.split}-{digest}",
@@ -119,9 +124,16 @@ def _generated_part(
         seed=recipe.seed,
         indices=tuple(indices.tolist()),
         models=tuple(
-            (files.join(roots[row["source"]], row["uri"]), row["offset"], row["num_bytes"], row["licence"])
+            Original(
+                key=row["key"],
+                uri=files.join(roots[row["source"]], row["uri"]),
+                offset=row["offset"],
+                num_bytes=row["num_bytes"],
+                sha256=row["sha256"],
+            )
             for row in rows
         ),
+        licences=tuple(row["licence"] for row in rows),
     )
 
 
@@ -132,9 +144,8 @@ def _generate_part(part: GeneratedPart, *, folder: str) -> GeneratedRecord:
         table_writer(files.join(folder, f"{part.name}.parquet"), CATALOG) as catalog,
     ):
         offset = 0
-        for index, (uri, start, num_bytes, licence) in zip(part.indices, part.models, strict=True):
-            model = files.read_range(uri, start, num_bytes)
-            picture = generate(part.source, part.kind, index, seed=part.seed, model=model)
+        for index, model, licence in zip(part.indices, part.models, part.licences, strict=True):
+            picture = generate(part.source, part.kind, index, seed=part.seed, model=model.read())
             data.write(picture.jpeg)
             lent = licence if picture.variant == "phase_scrambled" else ""
             _add_row(catalog, part.source, picture, data_name, offset, lent)

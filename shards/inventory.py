@@ -64,7 +64,8 @@ class Inventory:
     parts: tuple[ScannedPart, ...]
     vocabulary_g: NDArray[np.bool_]  # G × V: over which phrases such pictures are exhaustive
     group_n: NDArray[np.int32]  # index into `vocabulary_g`
-    implies: tuple[NDArray[np.int32], ...]  # per phrase what its presence says is present, itself included
+    implied: NDArray[np.int32]  # what each phrase's presence says is present, itself included, phrase after phrase
+    implied_starts: NDArray[np.int64]  # V + 1; those of phrase v are `implied_starts[v]` to `implied_starts[v + 1]`
     duplicates: tuple[tuple[str, str], ...]  # source and key of dropped pictures
 
     @property
@@ -77,10 +78,9 @@ class Inventory:
         rows, owner = self.labels.rows_of(pictures)
         said = self.labels.state_l[rows] != ABSENT
         phrase, owner = self.labels.phrase_l[rows[said]], owner[said]
-        lengths = np.array([len(implied) for implied in self.implies], np.int64)
-        if not len(phrase):
-            return owner, phrase
-        return np.repeat(owner, lengths[phrase]), np.concatenate([self.implies[p] for p in phrase.tolist()])
+        counts = self.implied_starts[phrase + 1] - self.implied_starts[phrase]
+        first = np.repeat(self.implied_starts[phrase] - (np.cumsum(counts) - counts), counts)
+        return np.repeat(owner, counts), self.implied[first + np.arange(len(first))]
 
     def present(self, pictures: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Label rows that say present, and the position in `pictures` of each."""
@@ -146,6 +146,7 @@ def load_inventory(
     numbered = {name: [phrases.add(text) for text in texts] for name, texts in vocabularies.items()}
     vocabulary_g, group_n = _group(images, numbered, len(phrases.texts))
     sources = tuple(dict.fromkeys(part.source for part in parts))
+    closure = lexicon.closure(phrases.texts)
     return Inventory(
         images=images,
         vocabularies=vocabularies,
@@ -157,7 +158,8 @@ def load_inventory(
         parts=tuple(parts),
         vocabulary_g=vocabulary_g,
         group_n=group_n,
-        implies=tuple(row.astype(np.int32) for row in lexicon.closure(phrases.texts)),
+        implied=np.concatenate([*closure, np.empty(0, np.int64)]).astype(np.int32),
+        implied_starts=np.cumsum([0, *map(len, closure)]),
         duplicates=duplicates,
     )
 
@@ -184,13 +186,17 @@ def read_vocabulary(uri: str, name: str) -> tuple[str, ...]:
     """The phrases of a vocabulary file, one a line, without repeats.
 
     Raises:
-        RecipeError: the file is missing, empty, not UTF-8, or a line is no phrase.
+        RecipeError: the file is missing or cannot be read, is empty, not UTF-8, or a line is no phrase.
     """
     try:
         lines = files.read_bytes(uri).decode("utf-8").splitlines()
         texts = [normalise_phrase(line) for line in lines if line.strip()]
     except FileNotFoundError as error:
         raise RecipeError(f"vocabulary {name!r}: no source of this name, and no file at {uri}") from error
+    except OSError as error:
+        raise RecipeError(
+            f"vocabulary {name!r}: {uri} cannot be read: {error}; expected a file of one phrase a line"
+        ) from error
     except (UnicodeDecodeError, Rejected) as error:
         raise RecipeError(f"{uri}: not a vocabulary, which has one phrase a line in UTF-8: {error}") from error
     if not texts:
@@ -208,14 +214,26 @@ def _load_images(parts: Sequence[ScannedPart]) -> tuple[pa.Table, NDArray[np.int
 
 
 def _drop_duplicate_keys(images: pa.Table) -> tuple[pa.Table, NDArray[np.int64], tuple[tuple[str, str], ...]]:
-    """The first row of every key, the rows kept, and source and key of the others."""
+    """The first row of every key, the rows kept, and source and key of the others.
+
+    Raises:
+        SourceError: two sources share a key; one of them is a build, which keeps those of its own sources.
+    """
     encoded = pc.dictionary_encode(images["key"]).combine_chunks()
     numbers = encoded.indices.to_numpy()
     _, first = np.unique(numbers, return_index=True)
     kept = np.sort(first)
     if len(kept) == images.num_rows:
         return images, kept, ()
-    dropped = images.take(np.setdiff1d(np.arange(images.num_rows), kept))
+    later = np.setdiff1d(np.arange(images.num_rows), kept)
+    dropped, taken_by = images.take(later), images["source"].take(first[numbers[later]])
+    strangers = pc.index(pc.not_equal(dropped["source"], taken_by), True).as_py()
+    if strangers >= 0:
+        raise SourceError(
+            f"sources {taken_by[strangers]} and {dropped['source'][strangers]} both hold a picture of the key "
+            f"{dropped['key'][strangers].as_py()!r}; expected every key in one source. A build keeps the keys of the "
+            "sources that it was made of: leave one of the two out"
+        )
     pairs = zip(dropped["source"].to_pylist(), dropped["key"].to_pylist(), strict=True)
     return images.take(kept), kept, tuple(pairs)
 
@@ -285,8 +303,8 @@ def _group(
 
 def _words(column: pa.ChunkedArray) -> NDArray[np.uint64]:
     """First 64 bits of hex digests."""
-    head = pc.utf8_slice_codeunits(column, 0, 16)
-    raw = np.frombuffer("".join(head.to_pylist()).encode(), np.uint8).reshape(-1, 16)
+    head = pc.cast(pc.utf8_slice_codeunits(column, 0, 16), pa.binary()).cast(pa.binary(16)).combine_chunks()
+    raw = np.frombuffer(head.buffers()[1], np.uint8).reshape(-1, 16)[head.offset : head.offset + len(head)]
     nibbles = np.where(raw >= ord("a"), raw - ord("a") + 10, raw - ord("0")).astype(np.uint8)
     packed = (nibbles[:, ::2] << 4 | nibbles[:, 1::2]).astype(np.uint8)
     words: NDArray[np.uint64] = np.ascontiguousarray(packed).view(">u8").reshape(-1).astype(np.uint64)

@@ -18,7 +18,7 @@ from manifests.recipe import Recipe
 from manifests.sample import NO_RANK, Evidence, MaskState
 from manifests.tables import CATALOG, PLAN, write_table
 from shards.candidates import Candidates, train_statistics
-from shards.draw import GENERATED, SplitDraw, generated_sources, real_samples
+from shards.draw import GENERATED, SplitDraw, draw_splits, generated_sources, real_samples
 from shards.inventory import MASK_STATES, RETRIEVED, Inventory, read_vocabulary
 from shards.labels import phrase_id
 from shards.prompts import (
@@ -30,6 +30,7 @@ from shards.prompts import (
     ask_generated,
     ask_train,
 )
+from shards.splits import Assignment
 
 WRITER_VERSION = 1  # part of every shard's part name: raise it when the writer's output changes
 
@@ -78,6 +79,28 @@ def ask_splits(inventory: Inventory, draws: Sequence[SplitDraw], recipe: Recipe)
     return found
 
 
+def choose_samples(
+    inventory: Inventory, assignment: Assignment, recipe: Recipe, *, where: str
+) -> tuple[list[SplitDraw], list[Asked]]:
+    """Every split with the prompts of its real samples, each of which is asked something.
+
+    What a picture without presences can be asked depends on what train holds, so it shows only once all are drawn;
+    one that can be asked nothing is left out, and the splits are drawn again.
+
+    Raises:
+        RecipeError, BuildError: see `shards.draw.draw_splits` and `ask_splits`.
+    """
+    mute_n = np.zeros(inventory.num_images, np.bool_)
+    while True:
+        draws = draw_splits(inventory, assignment, recipe, where=where, mute_n=mute_n)
+        asked = ask_splits(inventory, draws, recipe)
+        real = [draw.picture_s[real_samples(draw)] for draw in draws]
+        mute = [np.delete(rows, found.sample_q) for rows, found in zip(real, asked, strict=True)]
+        if not any(map(len, mute)):
+            return draws, asked
+        mute_n[np.concatenate(mute)] = True
+
+
 def _vocabulary(inventory: Inventory, recipe: Recipe, train: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which phrases may be asked as absent: those present in train, or those of a file."""
     allowed_v = np.zeros(len(inventory.phrases), np.bool_)
@@ -112,15 +135,15 @@ def plan_shards(
     """
     prompts = _prompt_rows(inventory, draw, asked, recipe)
     images = _image_rows(inventory, draw, pictures)
-    prompts = _with_keys(prompts, images, inventory, draw)
     position = prompts["position"].to_numpy()
     parts = []
     for number, start in enumerate(range(0, len(draw.picture_s), recipe.shard_samples)):
         end = min(start + recipe.shard_samples, len(draw.picture_s))
         first, last = np.searchsorted(position, [start, end])
-        here = prompts.slice(int(first), int(last - first)).combine_chunks()
         shown = images.slice(start, end - start).combine_chunks()
-        parts.append(_write_part(here, shown, inventory, split=draw.split, number=number, folder=folder))
+        named = _named_apart(shown, draw.repeat_s[start:end])
+        here = _with_keys(prompts.slice(int(first), int(last - first)), position[first:last] - start, shown, named)
+        parts.append(_write_part(here, named, inventory, split=draw.split, number=number, folder=folder))
     return parts
 
 
@@ -192,28 +215,26 @@ def _taken(values: Sequence[str], index: NDArray[np.integer]) -> pa.Array:
 
 
 def _image_rows(inventory: Inventory, draw: SplitDraw, pictures: pa.Table) -> pa.Table:
-    """CATALOG rows in written order, under the samples' keys."""
+    """CATALOG rows in written order, under the pictures' keys."""
     real = draw.picture_s != GENERATED
     row_s = np.where(real, draw.picture_s, inventory.num_images + np.cumsum(~real) - 1)
-    rows = pa.concat_tables([inventory.images, pictures]).take(row_s)
-    repeats = np.flatnonzero(draw.repeat_s)
-    if len(repeats):
-        keys = rows["key"].to_pylist()
-        for position in repeats.tolist():
-            keys[position] += f"-r{draw.repeat_s[position]}"
-        rows = rows.set_column(0, "key", pa.array(keys, pa.string()))
-    return rows
+    return pa.concat_tables([inventory.images, pictures]).take(row_s)
 
 
-def _with_keys(prompts: pa.Table, images: pa.Table, inventory: Inventory, draw: SplitDraw) -> pa.Table:
-    """`prompts` with the keys of the samples and of their images, in PLAN's columns."""
-    position = prompts["position"].to_numpy()
-    real = np.flatnonzero(draw.picture_s != GENERATED)
-    image_keys = images["key"].to_numpy(zero_copy_only=False).copy()
-    image_keys[real] = inventory.images["key"].to_numpy(zero_copy_only=False)[draw.picture_s[real]]
-    named = prompts.append_column("key", images["key"].take(pa.array(position)))
-    named = named.append_column("image_key", pa.array(image_keys[position], pa.string()))
-    return named.select(PLAN.names)
+def _named_apart(images: pa.Table, repeat_s: NDArray[np.int32]) -> pa.Table:
+    """The rows of a shard under its samples' keys: a picture drawn again has `-r1` after its own."""
+    if not repeat_s.any():
+        return images
+    pairs = zip(images["key"].to_pylist(), repeat_s.tolist(), strict=True)
+    keys = [f"{key}-r{repeat}" if repeat else key for key, repeat in pairs]
+    return images.set_column(0, "key", pa.array(keys, pa.string()))
+
+
+def _with_keys(prompts: pa.Table, sample_q: NDArray[np.int64], images: pa.Table, named: pa.Table) -> pa.Table:
+    """A shard's `prompts` with the keys of their samples and of those samples' images, in PLAN's columns."""
+    rows = pa.array(sample_q)
+    keyed = prompts.append_column("key", named["key"].take(rows))
+    return keyed.append_column("image_key", images["key"].take(rows)).select(PLAN.names).combine_chunks()
 
 
 def _write_part(

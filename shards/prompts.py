@@ -308,11 +308,9 @@ def ask_generated(
     weight = np.log(histogram_v[phrases])
     count = min(per_image, len(phrases))
     rows = max(1, BLOCK_CELLS // max(1, len(phrases)))
-    chosen = [
-        np.argsort(-(weight + rng.gumbel(size=(min(rows, num_samples - start), len(phrases)))), axis=1, kind="stable")
-        for start in range(0, num_samples, rows)
-    ]
-    if not chosen:
-        return np.empty(0, np.int64), np.empty(0, np.int32)
-    picked = np.concatenate([order[:, :count] for order in chosen])
+    chosen = [np.empty((0, count), np.int64)]
+    for start in range(0, num_samples, rows):
+        priority = weight + rng.gumbel(size=(min(rows, num_samples - start), len(phrases)))
+        chosen.append(np.argsort(-priority, axis=1, kind="stable")[:, :count].copy())
+    picked = np.concatenate(chosen)
     return np.repeat(np.arange(num_samples), count), phrases[picked].reshape(-1).astype(np.int32)

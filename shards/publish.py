@@ -45,14 +45,14 @@ from manifests.tables import (
     read_table,
     table_writer,
 )
-from shards.build import ShardRecord
+from shards.build import SHARD_URL, ShardRecord
 from shards.draw import GENERATED, SplitDraw, generated_sources, leak_keys
 from shards.inventory import KNOWN_BY, MASK_STATES, STATES, Inventory
 from shards.plan import ShardPart
 from shards.prompts import KINDS, NO_KIND, Asked
 from shards.scan import duplicate_of
 from shards.shortcuts import audit
-from shards.sources.source import Prepared, Reject
+from shards.sources.source import SYNONYMS, Prepared, Reject
 from shards.splits import Assignment
 from shards.summary import summarise
 
@@ -79,10 +79,12 @@ class Finished:
 
 
 def inputs_sha256(inventory: Inventory, recipe: Recipe) -> str:
-    """Digest of all catalog and label contents, of the vocabularies, and of the recipe's lexicons."""
+    """Digest of all catalog and label contents, of the vocabularies, the recipe's files, and what implies what."""
     content = [[part.source, part.record.sha256] for part in inventory.parts]
     beside = [files.sha256_file(uri) for uri in side_files(recipe).values()]
-    return hashlib.sha256(msgspec.json.encode([content, sorted(inventory.vocabularies.items()), beside])).hexdigest()
+    implied = hashlib.sha256(inventory.implied_starts.tobytes() + inventory.implied.tobytes()).hexdigest()
+    whole = [content, sorted(inventory.vocabularies.items()), beside, implied]
+    return hashlib.sha256(msgspec.json.encode(whole)).hexdigest()
 
 
 def publish(finished: Finished, out: str) -> Manifest:
@@ -90,7 +92,7 @@ def publish(finished: Finished, out: str) -> Manifest:
     _write_samples(finished, out)
     _write_images(finished, out)
     _write_labels(finished, out)
-    _write_vocabularies(finished.inventory, out)
+    _write_vocabularies(finished, out)
     with table_writer(table_uri(out, "negatives"), NEGATIVES):
         pass
     _write_rejects(finished, out)
@@ -189,9 +191,12 @@ def _add_labels(writer: TableWriter, inventory: Inventory, keys: Sequence[str], 
         )
 
 
-def _write_vocabularies(inventory: Inventory, out: str) -> None:
-    with table_writer(table_uri(out, "vocabularies"), VOCABULARIES) as writer:
-        for name, phrases in sorted(inventory.vocabularies.items()):
+def _write_vocabularies(finished: Finished, out: str) -> None:
+    """Write the vocabularies; what the sources call the same goes into the metadata, for builds made of this one."""
+    same = sorted({group for holds in finished.prepared.values() for group in holds.synonyms})
+    metadata = {SYNONYMS: msgspec.json.encode(same).decode()} if same else {}
+    with table_writer(table_uri(out, "vocabularies"), VOCABULARIES, metadata) as writer:
+        for name, phrases in sorted(finished.inventory.vocabularies.items()):
             for phrase in phrases:
                 writer.add(name, phrase)
 
@@ -216,10 +221,11 @@ def _whole_source_rejects(finished: Finished) -> list[tuple[str, Reject]]:
 
 
 def _remove_stale_shards(shards: Mapping[str, Sequence[Shard]], out: str) -> None:
-    """Delete shards of an earlier plan that this build no longer names."""
+    """Delete shards of an earlier plan that this build no longer names, and nothing else that lies beside them."""
     named = {shard.url for listed in shards.values() for shard in listed}
     for uri in files.list_files(files.join(out, "shards")):
-        if files.relative(uri, out) not in named:
+        url = files.relative(uri, out)
+        if SHARD_URL.fullmatch(url) and url not in named:
             files.remove(uri)
 
 
@@ -253,8 +259,10 @@ def _manifest(finished: Finished, shards: Mapping[str, list[Shard]], out: str) -
 def _split_mix(draw: SplitDraw, asked: Asked, finished: Finished, audited: pa.Table) -> SplitMix:
     """Requested and achieved mix of one split."""
     rows = audited.filter(pc.equal(audited["split"], draw.split))
-    pairs = Counter(zip(rows["source"].to_pylist(), rows["present"].to_pylist(), strict=True))
-    kinds = Counter(str(KINDS[kind]) for kind in asked.kind_q.tolist() if kind != NO_KIND)
+    counted = rows.group_by(["source", "present"]).aggregate([([], "count_all")]).to_pylist()
+    pairs = Counter({(row["source"], row["present"]): row["count_all"] for row in counted})
+    absent = np.bincount(asked.kind_q[asked.kind_q != NO_KIND], minlength=len(KINDS)).tolist()
+    kinds = dict(zip(map(str, KINDS), absent, strict=True))
     wanted = {finished.inventory.sources[s]: num for s, num in asked.absent_requested.items()}
     made = finished.recipe.prompts.generated_per_image
     wanted |= {name: float(made * draw.mix.achieved[name]) for name in generated_sources(finished.recipe)}

@@ -169,6 +169,12 @@ class _Outputs:
         if verify == "decode":
             verify_decodes(picture.data)
         key = picture.key or image_key(self._source, picture.image_id)
+        if not _PLAIN_ID.fullmatch(key) or len(key) > MAX_KEY_BYTES:
+            raise Rejected(
+                Reason.UNSAFE_NAME,
+                f"its key is {key[:MAX_KEY_BYTES]!a}; expected 1 to {MAX_KEY_BYTES} of the characters A-Z, a-z, 0-9, _ "
+                "and -",
+            )
         if key in self._keys:
             raise Rejected(*duplicate_of(key))
         self._keys.add(key)

@@ -111,7 +111,11 @@ def _watched(samples: Iterable[PageSample], count: int, quiet: bool) -> Iterator
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m shards.show", description=__doc__.partition("\n")[0])
-    parser.add_argument("what", metavar="DIR|TABLE", help="a finished build, or a .parquet table with key and phrase")
+    parser.add_argument(
+        "what",
+        metavar="DIR|TABLE",
+        help="a finished build, or a .parquet table whose key and phrase are shown as absences",
+    )
     parser.add_argument("--build", metavar="DIR", help="the build whose pictures TABLE names")
     parser.add_argument("--out", metavar="PAGE", required=True, help="the page to write, such as page.html")
     parser.add_argument("--limit", type=int, default=DEFAULT_LIMIT, help="most samples shown; 0 for all [%(default)s]")

@@ -37,6 +37,7 @@ def make_inventory(
         num_bytes_l=zeros.astype(np.int32),
         known_by_l=zeros.astype(np.int8),
     )
+    rows = [np.array(row) for row in implies or [[v] for v in range(num_phrases)]]
     names = tuple(f"s{i}" for i in range(int(sources.max(initial=0)) + 1))
     keys = pa.array([f"{names[s]}-{i}" for i, s in enumerate(sources.tolist())])
     columns = {field.name: pa.nulls(num, field.type) for field in CATALOG} | {"key": keys}
@@ -53,7 +54,8 @@ def make_inventory(
         parts=(),
         vocabulary_g=vocabulary_g,
         group_n=exhaustive.astype(np.int32),
-        implies=tuple(np.array(row, np.int32) for row in (implies or [[v] for v in range(num_phrases)])),
+        implied=np.concatenate(rows).astype(np.int32),
+        implied_starts=np.cumsum([0, *map(len, rows)]),
         duplicates=(),
     )
 

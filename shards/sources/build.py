@@ -23,10 +23,10 @@ from manifests.errors import Reason, Rejected, SourceError, TableError
 from manifests.manifest import Manifest, read_manifest
 from manifests.recipe import BuildSource, Recipe
 from manifests.sample import Evidence, Mask, MaskState
-from manifests.tables import IMAGES, LABELS, SAMPLES, VOCABULARIES, iterate_table, open_table
+from manifests.tables import IMAGES, LABELS, SAMPLES, VOCABULARIES, iterate_table, open_table, read_metadata
 from shards.masks import check_masks, reason_of
 from shards.rle import MaskFault
-from shards.sources.source import Found, KnownBy, Label, LabelState, Picture, Prepared, Reject, ScanPart
+from shards.sources.source import SYNONYMS, Found, KnownBy, Label, LabelState, Picture, Prepared, Reject, ScanPart
 
 _VERSION = "build 1"  # part of every part's name
 _TABLES = {"samples": SAMPLES, "images": IMAGES, "labels": LABELS}
@@ -118,7 +118,7 @@ class BuiltPictures:
             )
             for number, url in enumerate(held.shards)
         ]
-        return Prepared(parts=tuple(parts), vocabularies=self._vocabularies())
+        return Prepared(parts=tuple(parts), vocabularies=self._vocabularies(), synonyms=self._synonyms())
 
     def scan(self, part: ScanPart) -> Iterator[Found]:
         """Every real picture of one shard, in written order, with its labels."""
@@ -155,8 +155,9 @@ class BuiltPictures:
 
     def _digest_tables(self, manifest: Manifest) -> str:
         """What changes when a table does, whether or not its manifest was told."""
-        prints = [files.fingerprint(self._table(table)) for table in _TABLES]
-        known = [manifest.tables.get(f"{table}.parquet", "") for table in _TABLES]
+        names = [*_TABLES, "vocabularies"]
+        prints = [files.fingerprint(self._table(table)) for table in names]
+        known = [manifest.tables.get(f"{table}.parquet", "") for table in names]
         return " ".join([*known, *(f"{found.num_bytes} {found.version}" for found in prints)])
 
     def _vocabularies(self) -> dict[str, tuple[str, ...]]:
@@ -165,6 +166,16 @@ class BuiltPictures:
             for name, phrase in zip(rows["vocabulary"].to_pylist(), rows["phrase"].to_pylist(), strict=True):
                 found[name].append(phrase)
         return {name: tuple(phrases) for name, phrases in found.items()}
+
+    def _synonyms(self) -> tuple[tuple[str, ...], ...]:
+        """What the build's own sources called the same."""
+        uri = self._table("vocabularies")
+        try:
+            return msgspec.json.decode(
+                read_metadata(uri, VOCABULARIES).get(SYNONYMS, "[]"), type=tuple[tuple[str, ...], ...]
+            )
+        except msgspec.MsgspecError as error:
+            raise TableError(f"{uri}: its synonyms are damaged: {error}; copy the build again") from error
 
     def _held(self, manifest: Manifest) -> _Held:
         shards = tuple(shard.url for split in manifest.splits.values() for shard in split)

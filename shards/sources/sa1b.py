@@ -16,13 +16,13 @@ import numpy as np
 
 from manifests import files
 from manifests.errors import Reason, Rejected, SourceError
-from manifests.recipe import Recipe, Sa1bSource
+from manifests.recipe import Recipe, Sa1bSource, last_name
 from shards.sources.pairs import Pair, folder_pairs, kind_of, stem_of, tar_pairs
 from shards.sources.sa1b_labels import Floors, Sa1bFile, decode_file, label_image
 from shards.sources.sidecar import SidecarReader, rejects_of, sidecar_digest, spill
 from shards.sources.source import Found, Label, Picture, Prepared, Reject, ScanPart
 
-SCAN_VERSION = 1  # part of every part's name: raise it when what a scan finds changes
+SCAN_VERSION = 2  # part of every part's name: raise it when what a scan finds changes
 RETRIEVE = "retrieve"
 FOLDER_PICTURES = 1000
 MAX_UNMATCHED = 1000
@@ -129,12 +129,15 @@ class Sa1b:
             files.write_bytes(_seen_uri(part), np.array(seen, "<i8").tobytes())
 
     def _found(self, pair: Pair, file: Sa1bFile, reader: SidecarReader | None) -> Iterator[Found]:
+        """The picture with its labels; exhaustive over nothing without labels, or where a phrase cannot be told."""
         labels: tuple[Label, ...] = ()
+        exhaustive_over: tuple[str, ...] = ()
         if reader is not None:
             rows = reader.rows_of(file.image.image_id)
             exhaustive = bool(self.exhaustive_over)
             labelled = label_image(file, rows, self.floors, pair.where, exhaustive=exhaustive)
             labels = labelled.labels
+            exhaustive_over = self.exhaustive_over if labels and labelled.is_closed else ()
             yield from labelled.dropped
         yield Picture(
             image_id=str(file.image.image_id),
@@ -143,7 +146,7 @@ class Sa1b:
             data=pair.image,
             labels=labels,
             claimed_size=(file.image.width, file.image.height),
-            exhaustive_over=self.exhaustive_over,
+            exhaustive_over=exhaustive_over,
             licence=self.licence,
         )
 
@@ -180,7 +183,7 @@ def open_sa1b(name: str, table: Sa1bSource, recipe: Recipe) -> Sa1b:
         data=resolved,
         phrases="" if table.phrases in ("", RETRIEVE) else recipe.resolve(table.phrases),
         licence=table.licence,
-        exhaustive_over=tuple(table.exhaustive_over),
+        exhaustive_over=tuple(map(last_name, table.exhaustive_over)),
         floors=Floors(
             predicted_iou=table.min_predicted_iou,
             stability_score=table.min_stability_score,

@@ -22,6 +22,7 @@ from shards.sources.sidecar_rows import MAX_ID, NO_ANNOTATION, Rle
 from shards.sources.source import Label, LabelState, Reject, Repaired
 
 _CACHED_PHRASE_BYTES = 1024
+_UNTOLD = frozenset({Reason.EMPTY_PHRASE, Reason.PHRASE_TOO_LONG, Reason.PHRASE_NOT_UTF8})
 _AREA_TOLERANCE = 1.0  # pixels by which a claimed area may differ from the mask's
 
 
@@ -83,6 +84,7 @@ class LabelledImage:
 
     labels: tuple[Label, ...]
     dropped: Sequence[Reject | Repaired]
+    is_closed: bool = True  # False where a phrase could not be told: any phrase may be there
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ def _all_sound(file: Sa1bFile, rows: PhraseRows, floors: Floors, *, exhaustive: 
     if not num_rows:
         return ()
     annotations = {annotation.id: annotation for annotation in file.annotations}
-    known = [_cached_phrase(raw) for raw in rows.phrases if len(raw) <= _CACHED_PHRASE_BYTES]
+    known = [_cached_phrase(raw) for raw in rows.phrases if raw is not None and len(raw) <= _CACHED_PHRASE_BYTES]
     phrases = [phrase for phrase in known if isinstance(phrase, _Phrase)]
     claimed = [annotations[number] for number in rows.annotation_ids if number in annotations]
     if len(annotations) < len(file.annotations) or not len(phrases) == len(claimed) == num_rows:
@@ -178,6 +180,7 @@ def judge_image(file: Sa1bFile, rows: PhraseRows, floors: Floors, where: str, *,
     for place, annotation in enumerate(file.annotations):
         places.setdefault(annotation.id, place)
     claims = list(_claims(rows, places, dropped))
+    is_told = not any(isinstance(one, Reject) and one.reason in _UNTOLD for one in dropped.found)
     repeated = _repeated(file, places, claims, dropped) if len(places) < len(file.annotations) else frozenset()
     masks = _judge(file, {claim.mask: claim for claim in claims}, floors, dropped)
     findings = []
@@ -192,7 +195,9 @@ def judge_image(file: Sa1bFile, rows: PhraseRows, floors: Floors, where: str, *,
         findings.append(Finding(phrase=phrase, outcome=Outcome.PRESENT, masks=(mask,), known_by="sidecar"))
         if not exhaustive or claim.mask in repeated:
             findings.append(Finding(phrase=phrase, outcome=Outcome.OPEN, known_by="sidecar"))
-    return LabelledImage(labels=merge_labels(findings).labels, dropped=dropped.found)
+    return LabelledImage(
+        labels=merge_labels(findings).labels, dropped=dropped.found, is_closed=is_told and None not in rows.phrases
+    )
 
 
 @lru_cache(maxsize=1 << 14)
@@ -215,6 +220,8 @@ def _claims(rows: PhraseRows, places: Mapping[int, int], dropped: _Dropped) -> I
     seen: set[tuple[str, int | bytes | None]] = set()
     columns = zip(rows.rows, rows.annotation_ids, rows.phrases, rows.scores, rows.segmentations, strict=True)
     for row, annotation_id, raw, score, segmentation in columns:
+        if raw is None:
+            continue
         phrase = _cached_phrase(raw) if len(raw) <= _CACHED_PHRASE_BYTES else _read_phrase(raw)
         if isinstance(phrase, Rejected):
             dropped.reject(f"phrases row {row}", phrase)

@@ -24,7 +24,7 @@ from manifests.errors import SourceError
 from shards.sources.sidecar_rows import ROWS, BadRow, estimate_bytes, read_rows
 from shards.sources.source import Reject
 
-SPILL_VERSION = 1
+SPILL_VERSION = 2
 MAX_BUCKETS = 256  # files open at once while spilling
 MAX_BAD_ROWS = 10_000
 
@@ -52,7 +52,7 @@ class PhraseRows:
 
     rows: list[int]  # numbers in the sidecar, from 1
     annotation_ids: list[int]  # NO_ANNOTATION where the row has none
-    phrases: list[bytes]  # as they stand there
+    phrases: list[bytes | None]  # as they stand there; None of a row that was counted as bad already
     scores: list[float]
     segmentations: list[bytes]  # JSON of an RLE; empty where the row has none
 

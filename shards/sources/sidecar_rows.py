@@ -54,13 +54,18 @@ class BadRow(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Line(msgspec.Struct):
     image_id: int | str
-    phrase: str
+    phrase: str | None  # None only where the line is bad but for its image id
     annotation_id: int | str | None = None
     segmentation: Rle | str | None = None
     score: float | None = None
 
 
+class _ImageOnly(msgspec.Struct):
+    image_id: int | str
+
+
 _decoder = msgspec.json.Decoder(_Line)
+_image_decoder = msgspec.json.Decoder(_ImageOnly)
 
 
 def read_rows(uris: Sequence[str]) -> Iterator[pa.RecordBatch | BadRow]:
@@ -239,9 +244,11 @@ def _read_batches(file: IO[bytes], uri: str) -> Iterator[pa.RecordBatch | BadRow
             )
         if line.isspace():
             continue
-        found = _read_line(line, f"{_name(uri)}: row {number}")
+        found: _Line | BadRow | None = _read_line(line, f"{_name(uri)}: row {number}")
         if isinstance(found, BadRow):
             yield found
+            found = _image_of(line)
+        if found is None:
             continue
         lines.append(found)
         numbers.append(number)
@@ -254,13 +261,25 @@ def _read_batches(file: IO[bytes], uri: str) -> Iterator[pa.RecordBatch | BadRow
 
 def _read_line(line: bytes, where: str) -> _Line | BadRow:
     try:
-        return _decoder.decode(line)
+        found = _decoder.decode(line)
     except msgspec.ValidationError as error:
         return BadRow(where=where, reason=Reason.WRONG_FIELD, detail=f"{error}; {_EXPECTED}")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if _is_utf8(line):
             return BadRow(where=where, reason=Reason.BROKEN_JSON, detail=f"{error}; expected one JSON object a line")
         return BadRow(where=where, reason=Reason.PHRASE_NOT_UTF8, detail="the line is not UTF-8; expected UTF-8 text")
+    if found.phrase is None:
+        return BadRow(where=where, reason=Reason.WRONG_FIELD, detail=f"the phrase is null; {_EXPECTED}")
+    return found
+
+
+def _image_of(line: bytes) -> _Line | None:
+    """What is left of a bad line: that something was said of its image; None where even that cannot be told."""
+    try:
+        image_id = _image_decoder.decode(line.decode("utf-8", "replace")).image_id
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return None if _id(image_id) is None else _Line(image_id=image_id, phrase=None)
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -277,7 +296,7 @@ def _from_lines(lines: Sequence[_Line], numbers: Sequence[int]) -> pa.RecordBatc
             "row": pa.array(numbers, pa.int64()),
             "image_id": pa.array([_id(line.image_id) for line in lines], pa.int64()),
             "annotation_id": pa.array([_annotation_id(line) for line in lines], pa.int64()),
-            "phrase": pa.array([line.phrase.encode("utf-8", "surrogatepass") for line in lines], pa.large_binary()),
+            "phrase": pa.array([_phrase(line) for line in lines], pa.large_binary()),
             "score": pa.array([1.0 if line.score is None else line.score for line in lines], pa.float64()),
             "segmentation": pa.array([_segmentation(line) for line in lines], pa.large_binary()),
         }
@@ -290,6 +309,10 @@ def _id(value: int | str) -> int | None:
         digits = value.strip().removeprefix("sa_")
         return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 18 else None
     return value if 0 <= value <= MAX_ID else None
+
+
+def _phrase(line: _Line) -> bytes | None:
+    return None if line.phrase is None else line.phrase.encode("utf-8", "surrogatepass")
 
 
 def _annotation_id(line: _Line) -> int:

@@ -14,6 +14,7 @@ import msgspec
 from manifests.errors import Reason, Repair
 from manifests.sample import Mask, MaskState
 
+SYNONYMS = "synonyms"  # in the metadata of vocabularies.parquet: JSON of `Prepared.synonyms`
 KnownBy = Literal["source", "sidecar", "retrieved", "model", "reviewer"]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from manifests.stage import local_executor
 from tests.crash_driver import leftovers
 from tests.worlds import (
     REPOSITORY,
@@ -176,6 +177,13 @@ def test_workers_end_when_the_command_alone_is_killed(recipe: Path, tmp_path: Pa
         wait_until(lambda: not any(_is_alive(pid) for pid in workers))
     finally:
         kill_group(process)
+
+
+def test_worker_processes_leave_the_keyboard_to_the_command() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with local_executor(2) as executor:
+        assert signal.SIGINT in executor.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 def _children(pid: int) -> list[int]:

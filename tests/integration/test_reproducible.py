@@ -4,18 +4,17 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pytest
 from PIL import Image
 
 from flows.build_shards import main
 from manifests.errors import BuildError, RecipeError, SourceError
-from manifests.manifest import Manifest
+from manifests.recipe import Recipe
 from manifests.stage import run_command
-from manifests.tables import SAMPLES, read_table
-from shards.generate import generate_pictures
+from manifests.tables import SAMPLES, VOCABULARIES, read_table
+from shards.draw import generated_sources
+from shards.sources.generated import GeneratedKind
 from tests.worlds import build_bytes, build_world, error_line, make_coco, run_command_line, write_recipe, write_world
 
 SA1B_AND_NOISE = {
@@ -251,13 +250,13 @@ def test_a_picture_that_changed_since_the_scan_is_no_model_for_generated_ones(
     pictures = {path: path.read_bytes() for path in (moved / "coco" / "pictures").iterdir()}
     first = next(iter(pictures.values()))
 
-    def generate_late(*args: Any, **options: Any) -> dict[str, pa.Table]:
-        for path in pictures:
-            path.write_bytes(first.ljust(len(pictures[path]), b"\0"))
-        return generate_pictures(*args, **options)
+    def spoil(planned: Recipe) -> dict[str, GeneratedKind]:
+        for path, data in pictures.items():
+            path.write_bytes(first.ljust(len(data), b"\0"))
+        return generated_sources(planned)
 
-    with monkeypatch.context() as patch, pytest.raises(BuildError, match="changed since"):
-        patch.setattr("flows.building.generate_pictures", generate_late)
+    monkeypatch.setattr("shards.generate.generated_sources", spoil)  # asked for after the scan
+    with pytest.raises(BuildError, match="changed since"):
         build_world(moved / recipe.name, tmp_path / "out")
     assert not list((tmp_path / "out" / "work" / "generated").glob("*.json"))
 
@@ -267,10 +266,10 @@ def test_an_interrupted_rebuild_forgets_what_the_build_before_it_was_made_of(
 ) -> None:
     (out / "manifest.json").unlink()
 
-    def stop(*_: Any, **__: Any) -> Manifest:
+    def stop(_: Recipe) -> dict[str, GeneratedKind]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("flows.building._build", stop)
+    monkeypatch.setattr("shards.generate.generated_sources", stop)
     with pytest.raises(KeyboardInterrupt):
         build_world(recipe, out)
     assert not (out / "work" / "receipt.txt").exists()
@@ -304,7 +303,7 @@ def test_a_folder_as_vocabulary_is_one_clear_error(recipe: Path, tmp_path: Path,
         table = {"format": "sa1b", "data": "sa1b/sa_*.tar", "exhaustive_over": ["sa1b/"]}
         changes = {"mix": {"sa1b": "rest"}, "sources": {"sa1b": table}}
     wrong = write_recipe(recipe.parent, f"{place}.toml", **changes)
-    with pytest.raises(RecipeError, match="vocabulary.*expected"):
+    with pytest.raises(RecipeError, match=r"vocabulary.*expected"):
         build_world(wrong, tmp_path / "out")
 
 
@@ -327,3 +326,48 @@ def test_every_sample_is_asked_something_and_lies_where_its_rows_say(recipe: Pat
         data = (tmp_path / "out" / row["shard"]).read_bytes()[row["offset"] :][: row["num_bytes"]]
         assert hashlib.sha256(data).hexdigest() == row["sha256"]
         assert world.pictures[f"{int(row['key'].removeprefix('coco-')):012d}.jpg"] == data
+
+
+def write_with_words(world: Path, name: str, words: str) -> Path:
+    table = {**SA1B_AND_NOISE["sa1b"], "exhaustive_over": [words]}
+    return write_recipe(world, name, mix={"sa1b": "rest"}, sources={"sa1b": table})
+
+
+def test_where_the_file_of_a_vocabulary_lies_changes_no_byte(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("cat\ndog\nbird\n")
+    (recipe.parent / "lists").mkdir()
+    shutil.copy(tmp_path / "words.txt", recipe.parent / "lists")
+    build_world(write_with_words(recipe.parent, "near.toml", "lists/words.txt"), tmp_path / "near")
+    build_world(write_with_words(recipe.parent, "far.toml", str(tmp_path / "words.txt")), tmp_path / "far")
+    assert differing(build_bytes(tmp_path / "near"), build_bytes(tmp_path / "far")) == []
+    vocabularies = read_table(str(tmp_path / "near" / "vocabularies.parquet"), VOCABULARIES)
+    assert set(vocabularies["vocabulary"].to_pylist()) == {"words.txt"}
+
+
+def test_a_vocabulary_file_of_a_name_that_is_taken_is_refused(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("cat\n")
+    (recipe.parent / "words.txt").write_text("dog\n")
+    table = {**SA1B_AND_NOISE["sa1b"], "exhaustive_over": ["words.txt", str(tmp_path / "words.txt")]}
+    twice = write_recipe(recipe.parent, "twice.toml", mix={"sa1b": "rest"}, sources={"sa1b": table})
+    with pytest.raises(RecipeError, match=r"another vocabulary is called 'words.txt'; rename"):
+        build_world(twice, tmp_path / "out")
+
+
+def test_another_word_on_synonyms_alone_is_another_input(tmp_path: Path) -> None:
+    world = make_coco(30)
+    world.write(tmp_path / "coco")
+    table = {"format": "coco", "images": "coco/pictures", "annotations": "coco/instances.json"}
+    recipe = write_recipe(tmp_path, mix={"coco": 1.0}, sources={"coco": table}, samples=None)
+    build_world(recipe, tmp_path / "out")
+    world.categories[0]["synonyms"] = ["person", "car"]
+    world.write(tmp_path / "coco")
+    with pytest.raises(BuildError, match="from other inputs"):
+        build_world(recipe, tmp_path / "out")
+
+
+def test_unfinished_files_of_a_build_in_a_folder_below_are_left_alone(recipe: Path, tmp_path: Path) -> None:
+    other = tmp_path / "out" / "another" / "work" / ".part-1234-x.parquet"
+    other.parent.mkdir(parents=True)
+    other.write_text("being written")
+    build_world(recipe, tmp_path / "out")
+    assert other.exists()

@@ -5,7 +5,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from flows.building import build
 from manifests import files
+from manifests.recipe import load_recipe
+from manifests.stage import Inline, progress_bar
 from shards.reader import open_pass
 from tests.worlds import build_bytes, build_world, write_world
 
@@ -28,6 +31,17 @@ def test_sources_in_a_bucket_give_the_same_bytes_as_on_disk(tmp_path: Path) -> N
     remote.write_text(text)
     build_world(remote, tmp_path / "bucket")
     assert build_bytes(tmp_path / "bucket") == build_bytes(tmp_path / "disk")
+
+
+def test_a_build_written_into_a_bucket_has_the_same_bytes_as_on_disk(tmp_path: Path) -> None:
+    recipe = write_world(tmp_path / "world")
+    build_world(recipe, tmp_path / "disk")
+    out = "memory://bucket/written"
+    with progress_bar(quiet=True) as progress:
+        build(load_recipe(str(recipe)), out, executor=Inline(), progress=progress)
+    found = {files.relative(uri, out): files.read_bytes(uri) for uri in files.list_files(out)}
+    on_disk = build_bytes(tmp_path / "disk")
+    assert {name: data for name, data in found.items() if not name.startswith("work/")} == on_disk
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -1,8 +1,7 @@
 """The four rules of prompts, over thousands of random label tables."""
 
-from collections import Counter
-
 import tracemalloc
+from collections import Counter
 
 import numpy as np
 import pytest

@@ -77,6 +77,14 @@ def test_a_folder_below_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
         files.make_folder(str(tmp_path / "file" / "sub"))
 
 
+def test_the_first_entry_of_a_folder_is_none_where_nothing_is(tmp_path: Path) -> None:
+    for place in places(tmp_path):
+        assert files.entry_of(place) is None
+        files.write_bytes(files.join(place, "b"), b"")
+        files.write_bytes(files.join(place, "a"), b"")
+        assert files.entry_of(place) == "a"
+
+
 @pytest.mark.parametrize("name", ["../a", "/a", "a/../../b", "a\\b", "", "c:/x", "a\0b"])
 def test_names_that_leave_their_folder_are_rejected(name: str) -> None:
     with pytest.raises(Rejected, match="would leave its folder") as caught:
@@ -132,11 +140,14 @@ def test_a_fingerprint_changes_with_the_file_and_not_without(tmp_path: Path) -> 
 
 
 def test_what_a_killed_run_left_behind_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / f"{files.TEMPORARY}x-a.tar").write_bytes(b"")
-    (tmp_path / "deep" / "a.tar").write_bytes(b"")
-    files.remove_unfinished(str(tmp_path))
-    assert os.listdir(tmp_path / "deep") == ["a.tar"]
+    for folder in (tmp_path, tmp_path / "own" / "deep", tmp_path / "other"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{files.TEMPORARY}x-a.tar").write_bytes(b"")
+        (folder / "a.tar").write_bytes(b"")
+    files.remove_unfinished(str(tmp_path), below=["own", "none"])
+    assert sorted(os.listdir(tmp_path)) == ["a.tar", "other", "own"]
+    assert os.listdir(tmp_path / "own" / "deep") == ["a.tar"]
+    assert len(os.listdir(tmp_path / "other")) == 2
 
 
 def test_a_missing_file_is_named_with_what_asked_for_it(tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ def prompts(*rows: tuple[str, str, str, bool], pixels: Sequence[int] = (), num_b
 @pytest.mark.parametrize("seed", range(6))
 def test_the_auc_of_a_group_equals_counting_every_pair(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    group_q = rng.integers(0, 1 + seed, 90)
-    present_q = rng.random(90) < 0.2 + 0.1 * group_q
+    group_q = rng.geometric(0.05 + 0.1 * seed, 90)  # few large groups and many small ones
+    present_q = rng.random(90) < 0.3 + 0.05 * group_q
     assert guessed_auc(group_q, present_q) == pytest.approx(
         naive_guessed_auc(group_q.tolist(), present_q.tolist()), abs=5.1e-5
     )

@@ -28,6 +28,7 @@ from tests.factories import (
     make_samples,
     present,
 )
+from tests.worlds import build_world, make_coco, write_recipe
 
 
 def source_at(folder: Path) -> BuiltPictures:
@@ -125,7 +126,11 @@ def test_parts_are_shards_and_named_by_all_that_decides_them(tmp_path: Path) -> 
     assert sum(part.weight for part in first) == 15
     states = tables.read_table(str(folder / "labels.parquet"), tables.LABELS)["state"].to_pylist()
     rewrite(folder, "labels", tables.LABELS, state=["open", *states[1:]])
-    assert {part.name for part in source_at(folder).prepare("").parts}.isdisjoint(part.name for part in first)
+    second = source_at(folder).prepare("").parts
+    assert {part.name for part in second}.isdisjoint(part.name for part in first)
+    words = tables.read_table(str(folder / "vocabularies.parquet"), tables.VOCABULARIES)["phrase"].to_pylist()
+    rewrite(folder, "vocabularies", tables.VOCABULARIES, phrase=["another", *words[1:]])
+    assert {part.name for part in source_at(folder).prepare("").parts}.isdisjoint(part.name for part in second)
     assert all(part.name.startswith("old-") and "/" not in part.name for part in first)
 
 
@@ -252,3 +257,24 @@ def test_a_label_of_an_unknown_state_leaves_its_phrase_open(tmp_path: Path) -> N
     assert "perhaps" in lost.detail
     (dog,) = pictures_in(source_at(folder))["p-0"].labels
     assert dog.state is LabelState.OPEN
+
+
+def test_what_the_sources_of_a_build_call_the_same_comes_along(tmp_path: Path) -> None:
+    world = make_coco(20)
+    world.categories[0]["synonyms"] = ["person", "human being"]
+    (tmp_path / "world").mkdir()
+    world.write(tmp_path / "world" / "coco")
+    table = {"format": "coco", "images": "coco/pictures", "annotations": "coco/instances.json"}
+    recipe = write_recipe(tmp_path / "world", mix={"coco": 1.0}, sources={"coco": table}, splits={"train": 1.0})
+    build_world(recipe, tmp_path / "b")
+    (same,) = source_at(tmp_path / "b").prepare("").synonyms
+    assert set(same) == {"person", "human being"}
+
+
+@pytest.mark.parametrize("url", ["../secret.tar", "/etc/secret.tar", "shards/../../secret.tar"])
+def test_a_manifest_whose_shard_leaves_the_build_is_refused(tmp_path: Path, url: str) -> None:
+    folder = make_build(tmp_path / "b")
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("shards/train-000000.tar", url))
+    with pytest.raises(ManifestError, match=r"secret\.tar.*would leave its folder"):
+        source_at(folder).prepare("")

@@ -159,6 +159,24 @@ def test_a_row_whose_phrase_cannot_be_told_leaves_every_phrase_open(tmp_path: Pa
     assert pictures(found)[0].exhaustive_over == ()
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"image_id": 1, "phrase": 5}',
+        b'{"image_id": 1, "phrase": "dog", "score": "x"}',
+        b'{"image_id": 1, "phrase": "d\xffg"}',
+    ],
+)
+def test_a_line_that_cannot_be_read_leaves_every_phrase_of_its_image_open(tmp_path: Path, line: bytes) -> None:
+    write_tar(tmp_path / "sa1b/sa_0.tar", some_members(1, 2))
+    rows = [b'{"image_id": 1, "annotation_id": 10, "phrase": "cat"}', line]
+    rows.append(b'{"image_id": 2, "annotation_id": 20, "phrase": "cat"}')
+    (tmp_path / "p.jsonl").write_bytes(b"\n".join(rows))
+    found = scan(tmp_path, phrases="p.jsonl", exhaustive_over=["words"])
+    assert len(reasons(found)) == 1
+    assert [(one.exhaustive_over, len(one.labels)) for one in pictures(found)] == [((), 1), (("words",), 1)]
+
+
 def test_masks_of_one_phrase_become_one_label_with_all_instances(tmp_path: Path) -> None:
     write_tar(tmp_path / "sa1b/sa_0.tar", some_members(1))
     write_sidecar(tmp_path / "p.parquet", [(1, 12, "red  Car"), (1, 10, "tree"), (1, 11, "red car")])
