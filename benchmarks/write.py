@@ -28,7 +28,8 @@ import pyarrow.parquet as pq
 from benchmarks.sa1b_like import HEIGHT, RECIPE, WIDTH, World, write_world
 from benchmarks.timing import Claim, Figures, Value, Way, add_options, alternate, machine, median_ratio, report
 from manifests import files
-from manifests.recipe import SPLITS, load_recipe
+from manifests.recipe import SPLITS
+from manifests.recipe_file import load_recipe
 from manifests.stage import local_executor, progress_bar
 from shards.build import write_shards
 from shards.images import inspect_image, perceptual_hash, verify_decodes

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import msgspec  # from here on what --help need not wait for
 
     from flows.building import build
-    from manifests.recipe import load_recipe
+    from manifests.recipe_file import load_recipe
     from manifests.stage import local_executor, progress_bar
 
     recipe = load_recipe(options.recipe)

@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from manifests import files
 from manifests.errors import BuildError, Reason
-from manifests.recipe import load_recipe
+from manifests.recipe_file import load_recipe
 from manifests.stage import local_executor, progress_bar, run_command, run_stage
 from manifests.tables import CATALOG, LABEL_RANGES, read_table
 from shards.scan import ScannedPart, ScanRecord, ScanTask, scan_part

@@ -18,7 +18,7 @@ from PIL import Image
 
 from flows.building import build
 from manifests.manifest import Manifest
-from manifests.recipe import load_recipe
+from manifests.recipe_file import load_recipe
 from manifests.sample import Mask
 from manifests.stage import Inline, progress_bar
 from shards.masks import area, mask_from_array

@@ -7,7 +7,7 @@ import pytest
 
 from flows.building import build
 from manifests import files
-from manifests.recipe import load_recipe
+from manifests.recipe_file import load_recipe
 from manifests.stage import Inline, progress_bar
 from shards.reader import open_pass
 from tests.worlds import build_bytes, build_world, write_world

@@ -17,8 +17,8 @@ from manifests.recipe import (
     Recipe,
     Sa1bSource,
     SacoSource,
-    parse_recipe,
 )
+from manifests.recipe_file import parse_recipe
 from tests.doors import ROOT
 
 PAGE = ROOT / "docs" / "recipes.md"

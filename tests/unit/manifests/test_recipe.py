@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.errors import AbsentiaError, RecipeError
-from manifests.recipe import Recipe, load_recipe, parse_recipe, recipe_sha256
+from manifests.recipe import Recipe, recipe_sha256
+from manifests.recipe_file import load_recipe, parse_recipe
 
 GOOD = """
 name = "mix"

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from manifests.recipe import Recipe, parse_recipe
+from manifests.recipe import Recipe
+from manifests.recipe_file import parse_recipe
 from manifests.sample import MaskState
 from shards.draw import GENERATED, draw_splits
 from shards.inventory import MASK_STATES, PRESENT, Inventory
