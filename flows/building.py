@@ -19,7 +19,7 @@ from manifests import files
 from manifests.croissant import CROISSANT_NAME
 from manifests.errors import BuildError, RecipeError
 from manifests.manifest import MANIFEST_NAME, Manifest, index_name, read_manifest
-from manifests.recipe import Recipe, Sa1bSource, last_name, recipe_sha256, side_files
+from manifests.recipe import SPLITS, Recipe, Sa1bSource, last_name, recipe_sha256, side_files
 from shards.build import write_shards
 from shards.catalog import prepare_sources, require_few_rejects, scan_sources
 from shards.draw import assign, generated_sources, mixes
@@ -27,7 +27,7 @@ from shards.generate import generate_pictures, generated_folder
 from shards.inventory import Inventory, load_inventory, read_vocabulary, vocabularies_of
 from shards.labels import load_lexicon
 from shards.plan import choose_samples, plan_shards
-from shards.publish import SUMMARY_NAME, Finished, inputs_sha256, publish
+from shards.publish import SUMMARY_NAME, TABLES, Finished, inputs_sha256, publish
 from shards.sources.registry import open_sources, unmatched_rows
 from shards.sources.source import Prepared, Reject
 
@@ -138,13 +138,13 @@ def _refuse_another(recipe: Recipe, out: str) -> None:
 
 
 def _refuse_foreign(out: str) -> None:
-    """Stop if `out` is a folder of something else: a build fills only an empty folder, or one that it began."""
-    if files.exists(files.join(out, "work")):
-        return
-    found = files.entry_of(out)
-    if found is not None:
+    """Stop if `out` holds files that no build wrote, such as a source's pictures: a build would mingle with them."""
+    own = {CROISSANT_NAME, SUMMARY_NAME, *map(index_name, SPLITS), *(f"{name}.parquet" for name in TABLES)}
+    foreign = [name for name in files.names_in(out) if name not in own and not name.startswith(files.TEMPORARY)]
+    if foreign:
         raise BuildError(
-            f"{out}: is no build, but holds {found!r}; expected an empty or a new folder. Choose another --out"
+            f"{out}: is no build, but holds {foreign[0]!r} and {len(foreign) - 1} other files; expected an empty or a "
+            "new folder. Choose another --out"
         )
 
 

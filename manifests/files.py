@@ -192,13 +192,13 @@ def make_folder(uri: str) -> None:
         _refuse(uri, error)
 
 
-def entry_of(folder: str) -> str | None:
-    """The first name in `folder`, or None where it is empty or not there."""
+def names_in(folder: str) -> list[str]:
+    """The names of the files in `folder` itself, sorted; none where it is not there."""
     if is_local(folder):
-        return min(os.listdir(folder), default=None) if os.path.isdir(folder) else None
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_file()) if os.path.isdir(folder) else []
     fs, path = _file_system(folder)
-    names = [str(name).rpartition("/")[2] for name in fs.ls(path, detail=False)] if fs.exists(path) else []
-    return min(names, default=None)
+    rows = fs.ls(path, detail=True) if fs.exists(path) else []
+    return sorted(str(row["name"]).rpartition("/")[2] for row in rows if row["type"] == "file")
 
 
 def remove(uri: str) -> None:

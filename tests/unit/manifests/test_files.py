@@ -77,12 +77,12 @@ def test_a_folder_below_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
         files.make_folder(str(tmp_path / "file" / "sub"))
 
 
-def test_the_first_entry_of_a_folder_is_none_where_nothing_is(tmp_path: Path) -> None:
+def test_names_in_a_folder_are_those_of_its_own_files(tmp_path: Path) -> None:
     for place in places(tmp_path):
-        assert files.entry_of(place) is None
-        files.write_bytes(files.join(place, "b"), b"")
-        files.write_bytes(files.join(place, "a"), b"")
-        assert files.entry_of(place) == "a"
+        assert files.names_in(place) == []
+        for name in ("b", "a", "sub/c"):
+            files.write_bytes(files.join(place, name), b"")
+        assert files.names_in(place) == ["a", "b"]
 
 
 @pytest.mark.parametrize("name", ["../a", "/a", "a/../../b", "a\\b", "", "c:/x", "a\0b"])
