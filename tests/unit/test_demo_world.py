@@ -16,6 +16,9 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from manifests.recipe import CocoSource, Sa1bSource
+from manifests.recipe_file import load_recipe
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
@@ -295,15 +298,16 @@ def test_a_crowd_is_exact_also_where_it_fills_the_first_pixel() -> None:
 
 
 def test_the_recipe_loads_and_names_only_what_was_written(world: Path) -> None:
-    recipe_module = pytest.importorskip("manifests.recipe")
-    recipe = recipe_module.load_recipe(str(world / "demo.toml"))
+    recipe = load_recipe(str(world / "demo.toml"))
     assert (recipe.name, recipe.seed) == ("demo-world", 7)
     assert set(recipe.mix) == {"sa1b", "coco", "sa1b_val", "coco_val", "sa1b_test", "coco_test", "blank", "noise"}
     for split in SPLITS:
         suffix = "" if split == "train" else f"_{split}"
         sa1b, coco = recipe.sources[f"sa1b{suffix}"], recipe.sources[f"coco{suffix}"]
+        assert isinstance(sa1b, Sa1bSource)
+        assert isinstance(coco, CocoSource)
         assert (sa1b.split, coco.split) == (split, split)
-        assert list(world.glob(sa1b.data))
+        assert list(world.glob(str(sa1b.data)))
         assert (world / sa1b.phrases).is_file()
         assert (world / coco.images).is_dir()
-        assert (world / coco.annotations).is_file()
+        assert (world / str(coco.annotations)).is_file()
