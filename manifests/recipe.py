@@ -18,6 +18,8 @@ Split = Literal["train", "val", "test"]
 Share = float | Literal["rest"]
 SOURCE_NAME = re.compile(r"[a-z0-9_]{1,32}")
 GENERATED_KINDS = (NegativeKind.BLANK, NegativeKind.NOISE)
+MINED_KINDS = (NegativeKind.NEAR_TEXT, NegativeKind.NEAR_IMAGE, NegativeKind.FALSE_ALARM)
+DEFAULT_RATE = 0.05  # false negatives among what is mined
 LABELLED_KINDS = (NegativeKind.RANDOM, NegativeKind.POPULAR, NegativeKind.CO_OCCURRING)
 
 
@@ -131,6 +133,35 @@ class Prompts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     strict: bool = False
 
 
+class Mine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How hard negatives are mined; the names are those of sentence-transformers' `mine_hard_negatives`.
+
+    Of `max_false_negative_rate`, `relative_margin` and `absolute_margin` at most one is given: it says how strict the
+    score guard is. Where none is, the audit chooses the margin for a false negative rate of `DEFAULT_RATE`.
+    """
+
+    encoder: str = "auto"  # or conse, an open_clip `model/pretrained`, `hf-hub:name`, or a safetensors file
+    templates: str = ""  # file of prompt templates; "" takes the encoder's own
+    max_false_negative_rate: float | None = None
+    relative_margin: float | None = None
+    absolute_margin: float | None = None
+    margin_space: Literal["standard", "raw"] = "standard"
+    max_score: float | None = None
+    min_score: float | None = None
+    range_min: int = 0  # ranks below are passed over
+    range_max: int | None = None  # ranks from here on are not looked at
+    num_negatives: int | None = None  # per query; left out: as many as the build can ask
+    sampling_strategy: Literal["top", "random"] = "top"
+    max_per_image: int = 8  # of one kind
+    max_per_phrase_share: float = 0.05  # of all rows of one kind
+    hidden_share: float = 0.5  # of the known presences, which the audit hides
+    memory_gb: float = 4.0  # of rows searched exactly in memory; above it the index is approximate
+    negatives: list[str] = []  # finished tables to use besides
+    predictions: list[str] = []  # of a student, for false alarms
+    verifier: list[str] = []  # predictions of a second model
+    decisions: list[str] = []  # of a person, from the gallery
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole recipe; `folder` is where its relative paths start and is no part of its digest."""
 
@@ -145,7 +176,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     mix: dict[str, Share]
     prompts: Prompts = Prompts()
     sources: dict[str, SourceTable]
-    mine: dict[str, object] | None = None
+    mine: Mine | None = None
     folder: str = ""
 
     def resolve(self, uri: str) -> str:

@@ -136,6 +136,24 @@ NEGATIVES = pa.schema(
         ("miner", pa.string()),
     ]
 )
+# one row per embedded picture, crop or phrase; `row` is a unit vector of the encoder that the metadata names
+EMBEDDINGS = pa.schema(
+    [
+        ("key", pa.string()),  # of the picture; "" for a phrase
+        ("phrase", pa.string()),  # "" for a whole picture
+        ("box", pa.list_(pa.float32())),  # of a crop: x, y, width, height in pixels of the picture; empty otherwise
+        ("row", pa.list_(pa.float16())),
+    ]
+)
+# what any model says: the presence of a phrase in a picture, and where
+PREDICTIONS = pa.schema(
+    [
+        ("key", pa.string()),
+        ("phrase", pa.string()),
+        ("presence", pa.float32()),  # 0 to 1
+        ("mask", pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])),  # union; "" counts for none
+    ]
+)
 REJECTS = pa.schema(
     [
         ("stage", pa.string()),
@@ -157,6 +175,8 @@ _NAMED = {
     "images": IMAGES,
     "vocabularies": VOCABULARIES,
     "negatives": NEGATIVES,
+    "embeddings": EMBEDDINGS,
+    "predictions": PREDICTIONS,
     "rejects": REJECTS,
 }
 
