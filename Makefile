@@ -38,7 +38,7 @@ clean: ## remove the environment, the demo and all caches
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-demo/page.html: demo/build/manifest.json $(wildcard shards/page.*) shards/sheet.py shards/show.py
+demo/page.html: demo/build/manifest.json $(wildcard shards/page.* shards/common.*) shards/sheet.py shards/show.py
 	$(BIN)/python -m shards.show demo/build --out $@
 
 # Both commands return at once where their work is done, and then leave the manifest as old as it is.

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from benchmarks.sa1b_like import HEIGHT, MASKS, PHRASES, WIDTH, World
 from benchmarks.timing import Claim, Figures, Value, Way, add_options, alternate, machine, median_ratio, report
 from manifests import files
-from manifests.sample import encode_masks
 from manifests.tables import LABEL_RANGES, table_writer
+from shards.scan import LabelFiles
 from shards.sources.sa1b_labels import Floors, decode_file, label_image
 from shards.sources.sidecar import SidecarReader, spill
 
@@ -36,16 +36,12 @@ _FLOORS = Floors(predicted_iou=0.0, stability_score=0.0, area=0.0, phrase_score=
 def write_labels(paths: Sequence[Path], spilled: str, out: Path) -> int:
     """How many label rows were written of the jsons at `paths`."""
     reader = SidecarReader(spilled)
-    end = 0
     with table_writer(str(out / "labels.parquet"), LABEL_RANGES) as rows, files.commit(str(out / "masks")) as masks:
+        labels = LabelFiles(rows, masks)
         for path in paths:
             file = decode_file(path.read_bytes())
             found = label_image(file, reader.rows_of(file.image.image_id), _FLOORS, path.name, exhaustive=False)
-            for label in found.labels:
-                data = encode_masks(label.masks)
-                masks.write(data)
-                rows.add(path.name, label.phrase, str(label.state), str(label.mask_state), end, len(data), "sidecar")
-                end += len(data)
+            labels.add(path.name, found.labels)
     return rows.num_rows
 
 

@@ -15,21 +15,25 @@ from dataclasses import dataclass
 
 from rich.progress import Progress
 
+from flows.retrieving import retrieve_phrases
 from manifests import files
 from manifests.croissant import CROISSANT_NAME
 from manifests.errors import BuildError, RecipeError
 from manifests.manifest import MANIFEST_NAME, Manifest, index_name, read_manifest
-from manifests.recipe import SPLITS, Recipe, Sa1bSource, last_name, recipe_sha256, side_files
+from manifests.recipe import SPLITS, Recipe, Sa1bSource, last_name, mining_files, recipe_sha256, side_files
+from manifests.tables import NEGATIVES, PREDICTIONS, open_table
 from shards.build import write_shards
 from shards.catalog import prepare_sources, require_few_rejects, scan_sources
 from shards.draw import assign, generated_sources, mixes
 from shards.generate import generate_pictures, generated_folder
 from shards.inventory import Inventory, load_inventory, read_vocabulary, vocabularies_of
 from shards.labels import load_lexicon
+from shards.mined import read_mined
 from shards.plan import choose_samples, plan_shards
-from shards.publish import SUMMARY_NAME, TABLES, Finished, inputs_sha256, publish
+from shards.publish import SUMMARY_NAME, TABLES, Finished, inputs_sha256, mining_record, publish
 from shards.sources.registry import open_sources, unmatched_rows
 from shards.sources.source import Prepared, Reject
+from shards.splits import Assignment
 
 _RECEIPT = "receipt.txt"
 
@@ -63,13 +67,14 @@ def build(recipe: Recipe, out: str, *, executor: Executor, progress: Progress, w
     files.make_folder(work)
     with _locked(work):
         files.remove_unfinished(out, below=("shards", "work"))
-        sources = open_sources(recipe)
+        sources = retrieve_phrases(open_sources(recipe), recipe, work=work, progress=progress)
         prepared = prepare_sources(sources, work)
         lexicon = load_lexicon(
             [recipe.resolve(path) for path in recipe.prompts.lexicon],
             [group for holds in prepared.values() for group in holds.synonyms],
         )
         _require_vocabularies(recipe, prepared)
+        _require_mining_files(recipe)
         receipt = _receipt(recipe, prepared)
         if (done := _finished(out, receipt)) is not None:
             return done
@@ -100,13 +105,16 @@ def _build(
     out, executor, progress = run.out, run.executor, run.progress
     work = files.join(out, "work")
     assignment = assign(inventory, recipe)
-    draws, asked = choose_samples(inventory, assignment, recipe, where=run.where)
+    negatives = _negatives(recipe, inventory, assignment, roots, run)
+    mined = read_mined(negatives, inventory, assignment, recipe) if recipe.mine is not None else None
+    draws, asked = choose_samples(inventory, assignment, recipe, where=run.where, mined=mined)
     pictures = generate_pictures(inventory, draws, recipe, roots, work=work, executor=executor, progress=progress)
     roots = {**roots, **dict.fromkeys(generated_sources(recipe), generated_folder(work))}
+    folder = files.join(work, "plan")
     parts = [
         part
         for draw, prompts in zip(draws, asked, strict=True)
-        for part in plan_shards(inventory, draw, prompts, pictures[draw.split], recipe, folder=files.join(work, "plan"))
+        for part in plan_shards(inventory, draw, prompts, pictures[draw.split], recipe, folder=folder, mined=mined)
     ]
     records = write_shards(parts, roots, out=out, executor=executor, progress=progress)
     finished = Finished(
@@ -120,8 +128,17 @@ def _build(
         parts=parts,
         records=records,
         late_rejects=late_rejects,
+        mined=mined,
+        negatives=negatives,
     )
     return publish(finished, out)
+
+
+def _negatives(
+    recipe: Recipe, inventory: Inventory, assignment: Assignment, roots: Mapping[str, str], run: _Run
+) -> list[str]:
+    """The negatives tables that train may be asked from: those that the recipe names."""
+    return [] if recipe.mine is None else [recipe.resolve(name) for name in recipe.mine.negatives]
 
 
 def _refuse_another(recipe: Recipe, out: str) -> None:
@@ -220,6 +237,20 @@ def _require_vocabularies(recipe: Recipe, prepared: Mapping[str, Prepared]) -> N
     vocabularies_of(prepared, _vocabulary_files(recipe, prepared))
     if recipe.prompts.vocabulary != "present":
         read_vocabulary(recipe.resolve(recipe.prompts.vocabulary), "prompts.vocabulary")
+
+
+def _require_mining_files(recipe: Recipe) -> None:
+    """Stop before the scan if a file that `[mine]` names is missing or is another table than it should be."""
+    if recipe.mine is None:
+        return
+    for name in mining_files(recipe.mine):
+        files.require_file(recipe.resolve(name), named_by="[mine]")
+    negatives = [recipe.resolve(name) for name in recipe.mine.negatives]
+    for uri in negatives:
+        open_table(uri, NEGATIVES)
+    mining_record(negatives)
+    for name in [*recipe.mine.predictions, *recipe.mine.verifier]:
+        open_table(recipe.resolve(name), PREDICTIONS)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ Every field has the meaning that `docs/recipes.md` gives it; `manifests.recipe_f
 
 import hashlib
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Literal
 
@@ -19,15 +20,34 @@ Share = float | Literal["rest"]
 SOURCE_NAME = re.compile(r"[a-z0-9_]{1,32}")
 GENERATED_KINDS = (NegativeKind.BLANK, NegativeKind.NOISE)
 MINED_KINDS = (NegativeKind.NEAR_TEXT, NegativeKind.NEAR_IMAGE, NegativeKind.FALSE_ALARM)
+ENCODER_FOLDER = "local-dir:"
+RETRIEVE = "retrieve"  # as `phrases` of an SA-1B source
 DEFAULT_RATE = 0.05  # false negatives among what is mined
 LABELLED_KINDS = (NegativeKind.RANDOM, NegativeKind.POPULAR, NegativeKind.CO_OCCURRING)
 
 
+class Retrieve(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How phrases are found for masks that have none: each mask's crop is looked up among those of a vocabulary.
+
+    A score says by how many standard deviations a phrase lies above what the crop scores with other phrases; the margin
+    is the distance to the next phrase that says something else.
+    """
+
+    vocabulary: str = ""  # file of one phrase a line; "" takes the one that comes along
+    encoder: str = "auto"  # as in [mine]
+    templates: str = ""  # file of prompt templates; "" takes the encoder's own
+    min_score: float | None = None  # None where the encoder's own is known
+    min_margin: float | None = None
+    min_area: float = 1024.0  # pixels of a mask; smaller ones show too little
+    max_masks: int = 32  # of one picture, largest first
+
+
 class Sa1bSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="format", tag="sa1b"):
-    """SA-1B tars or unpacked folders, with phrases from a sidecar table."""
+    """SA-1B tars or unpacked folders, with phrases from a sidecar table, or found by an encoder."""
 
     data: str | list[str]
-    phrases: str = ""
+    phrases: str = ""  # a sidecar, or RETRIEVE
+    retrieve: Retrieve = Retrieve()
     licence: str = "SA-1B research"
     exhaustive_over: list[str] = []
     split: Split | None = None
@@ -118,6 +138,12 @@ def _default_kinds() -> dict[NegativeKind, float]:
     return {NegativeKind.RANDOM: 0.5, NegativeKind.CO_OCCURRING: 0.5}
 
 
+def default_mined_kinds() -> dict[NegativeKind, float]:
+    """The kinds of a recipe that mines and names none."""
+    kinds = (NegativeKind.RANDOM, NegativeKind.CO_OCCURRING, NegativeKind.NEAR_TEXT, NegativeKind.NEAR_IMAGE)
+    return dict.fromkeys(kinds, 0.25)
+
+
 class Prompts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many phrases an image is asked, and which."""
 
@@ -140,7 +166,7 @@ class Mine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     score guard is. Where none is, the audit chooses the margin for a false negative rate of `DEFAULT_RATE`.
     """
 
-    encoder: str = "auto"  # or conse, an open_clip `model/pretrained`, `hf-hub:name`, or a safetensors file
+    encoder: str = "auto"  # or conse, an open_clip `model/pretrained`, `model@file.safetensors`, `hf-hub:name`
     templates: str = ""  # file of prompt templates; "" takes the encoder's own
     max_false_negative_rate: float | None = None
     relative_margin: float | None = None
@@ -193,11 +219,34 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def side_files(recipe: Recipe) -> dict[str, str]:
-    """Where the recipe's own data files lie, by the name that the recipe gives them: lexicons and a vocabulary."""
+    """Where the recipe's own data files lie, by the name that the recipe gives them: lexicons, tables, weights."""
     names = [*recipe.prompts.lexicon]
     if recipe.prompts.vocabulary != "present":
         names.append(recipe.prompts.vocabulary)
+    if recipe.mine is not None:
+        names += mining_files(recipe.mine)
     return {name: recipe.resolve(name) for name in names}
+
+
+def mining_files(mine: Mine) -> list[str]:
+    """The files that `[mine]` names, as it names them."""
+    tables = [*mine.negatives, *mine.predictions, *mine.verifier, *mine.decisions]
+    weights = "" if mine.encoder.startswith(ENCODER_FOLDER) else _encoder_path(mine.encoder)[1]
+    return [name for name in [mine.templates, weights, *tables] if name]
+
+
+def resolved_encoder(recipe: Recipe, mine: Mine) -> str:
+    """The encoder's name, its path as the recipe's folder sees it."""
+    before, path = _encoder_path(mine.encoder)
+    return before + recipe.resolve(path) if path else mine.encoder
+
+
+def _encoder_path(encoder: str) -> tuple[str, str]:
+    """What stands before the path in an encoder's name, and the path: `MODEL@FILE` or `local-dir:FOLDER`."""
+    if encoder.startswith(ENCODER_FOLDER):
+        return ENCODER_FOLDER, encoder.removeprefix(ENCODER_FOLDER)
+    model, at, path = encoder.partition("@")
+    return (model + at, path) if at and not model.startswith("hf-hub:") else (encoder, "")
 
 
 def source_split(table: SourceTable) -> str | None:
@@ -205,6 +254,7 @@ def source_split(table: SourceTable) -> str | None:
     return None if isinstance(table, BlankSource | NoiseSource) else table.split
 
 
+_MINE_TABLES = ("negatives", "predictions", "verifier", "decisions")
 _PATHS = frozenset({"data", "images", "annotations", "panoptic", "phrases", "data_files", "path"})
 
 
@@ -216,17 +266,44 @@ def portable(recipe: Recipe) -> Recipe:
         vocabulary=last_name(recipe.prompts.vocabulary),
         lexicon=[last_name(path) for path in recipe.prompts.lexicon],
     )
-    return msgspec.structs.replace(recipe, folder="", sources=sources, prompts=prompts)
+    mine = None if recipe.mine is None else _portable_mine(recipe.mine)
+    return msgspec.structs.replace(recipe, folder="", sources=sources, prompts=prompts, mine=mine)
+
+
+def _portable_mine(mine: Mine) -> Mine:
+    before, path = _encoder_path(mine.encoder)
+    return msgspec.structs.replace(
+        mine,
+        encoder=before + last_name(path) if path else mine.encoder,
+        templates=last_name(mine.templates),
+        **{name: [last_name(path) for path in getattr(mine, name)] for name in _MINE_TABLES},
+    )
 
 
 def _portable_source(table: SourceTable) -> SourceTable:
-    changes: dict[str, str | list[str]] = {}
+    changes: dict[str, str | list[str] | Retrieve] = {}
     for name in _PATHS & set(table.__struct_fields__):
         value: str | list[str] = getattr(table, name)
         changes[name] = last_name(value) if isinstance(value, str) else [last_name(path) for path in value]
     if isinstance(table, Sa1bSource):
         changes["exhaustive_over"] = [last_name(name) for name in table.exhaustive_over]
+        changes["retrieve"] = _with_paths(table.retrieve, last_name)
     return msgspec.structs.replace(table, **changes)
+
+
+def resolved_retrieval(recipe: Recipe, retrieve: Retrieve) -> Retrieve:
+    """The settings with their paths as the recipe's folder sees them."""
+    return _with_paths(retrieve, recipe.resolve)
+
+
+def _with_paths(retrieve: Retrieve, change: Callable[[str], str]) -> Retrieve:
+    before, path = _encoder_path(retrieve.encoder)
+    return msgspec.structs.replace(
+        retrieve,
+        vocabulary=change(retrieve.vocabulary) if retrieve.vocabulary else "",
+        templates=change(retrieve.templates) if retrieve.templates else "",
+        encoder=before + change(path) if path else retrieve.encoder,
+    )
 
 
 def last_name(uri: str) -> str:

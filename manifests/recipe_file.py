@@ -18,19 +18,25 @@ from manifests.errors import RecipeError
 from manifests.recipe import (
     GENERATED_KINDS,
     LABELLED_KINDS,
+    MINED_KINDS,
+    RETRIEVE,
     SOURCE_NAME,
     SPLITS,
     BuildSource,
     CocoSource,
     HfColumns,
     HfSource,
+    Mine,
     Prompts,
     RealSource,
     Recipe,
+    Retrieve,
     Sa1bSource,
     SacoSource,
     SourceTable,
+    default_mined_kinds,
 )
+from manifests.recipe_mine import check_mine
 from manifests.sample import Evidence, NegativeKind
 
 
@@ -66,6 +72,9 @@ def parse_recipe(text: str, *, where: str, folder: str) -> Recipe:
         recipe = msgspec.convert({**table, "folder": folder}, Recipe)
     except (msgspec.ValidationError, RecursionError) as error:
         raise RecipeError(f"{where}: {_located(error, table)}{_hint(str(error))}") from error
+    if recipe.mine is not None and "kinds" not in table.get("prompts", {}):
+        prompts = msgspec.structs.replace(recipe.prompts, kinds=default_mined_kinds())
+        recipe = msgspec.structs.replace(recipe, prompts=prompts)
     _check(recipe, where)
     return recipe
 
@@ -85,7 +94,18 @@ def _located(error: Exception, table: Mapping[str, object]) -> str:
 _KEYS = sorted(
     {
         field.name
-        for table in (Recipe, Prompts, Sa1bSource, CocoSource, SacoSource, HfSource, HfColumns, BuildSource)
+        for table in (
+            Recipe,
+            Prompts,
+            Mine,
+            Sa1bSource,
+            Retrieve,
+            CocoSource,
+            SacoSource,
+            HfSource,
+            HfColumns,
+            BuildSource,
+        )
         for field in msgspec.structs.fields(table)
     }
     - {"folder"}
@@ -99,6 +119,8 @@ _CHOICES = {
     "$.prompts.evidence": tuple(Evidence),
     "$.when_short": ("stop", "repeat", "shrink"),
     "$.verify": ("structure", "decode"),
+    "$.mine.margin_space": ("standard", "raw"),
+    "$.mine.sampling_strategy": ("top", "random"),
 }
 
 
@@ -157,6 +179,9 @@ def _check_sources(recipe: Recipe, where: str) -> None:
             SOURCE_NAME.fullmatch(name) is not None,
             f"{where}: source name {name!r}; expected 1 to 32 of the characters a-z, 0-9 and _",
         )
+    for name, table in recipe.sources.items():
+        if isinstance(table, Sa1bSource):
+            _check_retrieve(table, f"{where}: sources.{name}")
     for name in recipe.mix:
         near = difflib.get_close_matches(name, recipe.sources, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the sources are {', '.join(sorted(recipe.sources))}"
@@ -176,6 +201,25 @@ def _check_sources(recipe: Recipe, where: str) -> None:
         )
 
 
+def _check_retrieve(table: Sa1bSource, place: str) -> None:
+    """Whether what is said of phrases and of their retrieval goes together."""
+    asked = table.retrieve
+    if table.phrases != RETRIEVE:
+        _require(
+            asked == Retrieve(), f'{place}.retrieve is given, but phrases = "{table.phrases}"; expected "{RETRIEVE}"'
+        )
+        return
+    _require(
+        not table.exhaustive_over,
+        f'{place}.exhaustive_over is given, but phrases = "{RETRIEVE}" finds some of what is there, never all of it; '
+        "remove exhaustive_over",
+    )
+    _require(asked.max_masks > 0, f"{place}.retrieve.max_masks = {asked.max_masks}; expected a positive number")
+    for name in ("min_score", "min_margin", "min_area"):
+        value: float | None = getattr(asked, name)
+        _require(value is None or math.isfinite(value), f"{place}.retrieve.{name} = {value}; expected a finite number")
+
+
 def _check_shares(shares: Mapping[str, float], place: str) -> None:
     total = sum((Fraction(str(v)) for v in shares.values() if math.isfinite(v)), Fraction(0))
     _require(
@@ -191,11 +235,13 @@ def _check_kinds(recipe: Recipe, where: str) -> None:
             kind not in GENERATED_KINDS,
             f"{where}: prompts.kinds.{kind} is a kind of generated pictures; give that source a share in [mix]",
         )
-    mined = [str(kind) for kind in kinds if kind not in LABELLED_KINDS]
-    if mined or recipe.mine is not None:
-        asked = f"prompts.kinds asks for {', '.join(mined)}" if mined else "there is a [mine] table"
-        raise RecipeError(
-            f"{where}: {asked}, but this version does not mine; expected kinds among {', '.join(LABELLED_KINDS)}. "
-            "Remove the [mine] table and the mined kinds"
-        )
     _check_shares({str(k): v for k, v in kinds.items()}, f"{where}: prompts.kinds")
+    mined = [kind for kind in MINED_KINDS if kinds.get(kind)]
+    if recipe.mine is None:
+        _require(
+            not mined,
+            f"{where}: prompts.kinds asks for {', '.join(mined)}, but there is no [mine] table; add one ([mine] alone "
+            f"takes the defaults), or keep to {', '.join(LABELLED_KINDS)}",
+        )
+    else:
+        check_mine(recipe.mine, mined, where)

@@ -154,6 +154,16 @@ PREDICTIONS = pa.schema(
         ("mask", pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])),  # union; "" counts for none
     ]
 )
+# one row per mask whose phrase was retrieved; as a file it is a sidecar of SA-1B
+PHRASES = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("annotation_id", pa.int64()),
+        ("phrase", pa.string()),
+        ("score", pa.float32()),  # standard score of the phrase, see miners.lookup
+        ("margin", pa.float32()),  # to the best phrase that says something else; infinite where there is none
+    ]
+)
 REJECTS = pa.schema(
     [
         ("stage", pa.string()),
@@ -177,6 +187,7 @@ _NAMED = {
     "negatives": NEGATIVES,
     "embeddings": EMBEDDINGS,
     "predictions": PREDICTIONS,
+    "phrases": PHRASES,
     "rejects": REJECTS,
 }
 
@@ -200,8 +211,12 @@ class TableWriter:
 
     def add(self, *values: object) -> None:
         """Add one row, its values in the schema's order."""
-        for column, value in zip(self._columns, values, strict=True):
-            column.append(value)
+        self.add_columns(*([value] for value in values))
+
+    def add_columns(self, *columns: Sequence[object]) -> None:
+        """Add several rows, column by column in the schema's order."""
+        for column, values in zip(self._columns, columns, strict=True):
+            column.extend(values)
         if len(self._columns[0]) >= min(_OBJECT_ROWS, ROW_GROUP):
             self._turn_rows()
 

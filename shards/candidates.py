@@ -10,6 +10,8 @@ from manifests.sample import NegativeKind
 from shards.inventory import ABSENT, Inventory
 
 # V phrases, C candidate phrases (columns), B images of a block
+LABELLED_HARD_FIRST = (NegativeKind.CO_OCCURRING, NegativeKind.POPULAR, NegativeKind.RANDOM)
+KINDS = tuple(NegativeKind)  # tables of numbers hold a kind as its place here
 BLOCK_CELLS = 1 << 13  # rows × columns drawn together before the prior is read again; a constant that shapes the draw
 
 
@@ -30,6 +32,7 @@ class Candidates:
         possible_v = np.any(inventory.vocabulary_g, axis=0)
         possible_v[labels.phrase_l[labels.state_l == ABSENT]] = True
         self.inventory = inventory
+        self.vocabulary_v = vocabulary_v  # phrases that may be asked as absent at all
         self.columns: NDArray[np.int32] = np.flatnonzero(possible_v & vocabulary_v).astype(np.int32)
         self.column_v = np.full(len(inventory.phrases), -1, np.int64)
         self.column_v[self.columns] = np.arange(len(self.columns))

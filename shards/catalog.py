@@ -21,6 +21,7 @@ from manifests.tables import CATALOG, LABEL_RANGES, read_table
 from shards.scan import ScannedPart, ScanRecord, ScanTask, scan_part
 from shards.sources.source import Prepared, Source
 
+CATALOG_RECIPE = "recipe.json"  # below `work`: whose sources were scanned
 CATALOG_VERSION = 1  # part of every part's name: raise it when a scan's output changes
 
 
@@ -118,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = load_recipe(options.recipe)
     work = files.join(options.out, "work")
     sources = open_sources(recipe)
+    files.write_bytes(files.join(work, CATALOG_RECIPE), msgspec.json.encode(recipe))
     with local_executor(options.workers) as executor, progress_bar() as progress:
         prepared = prepare_sources(sources, work)
         parts = scan_sources(sources, prepared, work=work, verify=recipe.verify, executor=executor, progress=progress)

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from manifests.errors import BuildError
 from manifests.recipe import SPLITS, BlankSource, NoiseSource, Recipe, source_split
-from manifests.sample import MaskState
+from manifests.sample import MaskState, NegativeKind
+from shards.candidates import KINDS
 from shards.inventory import ABSENT, MASK_STATES, PRESENT, Inventory
+from shards.mined import Mined
 from shards.mixing import Mix, SplitPlan, SplitRequest, plan_splits, resolve_mix
 from shards.prompts import asks_absences
 from shards.sources.generated import GeneratedKind
@@ -57,7 +59,7 @@ def assign(inventory: Inventory, recipe: Recipe) -> Assignment:
     )
 
 
-def askable(inventory: Inventory, recipe: Recipe, split: str) -> NDArray[np.bool_]:
+def askable(inventory: Inventory, recipe: Recipe, split: str, mined: Mined | None = None) -> NDArray[np.bool_]:
     """Pictures of which at least one prompt can be asked in `split`."""
     labels = inventory.labels
     owner = np.repeat(np.arange(inventory.num_images), np.diff(labels.starts))
@@ -68,6 +70,9 @@ def askable(inventory: Inventory, recipe: Recipe, split: str) -> NDArray[np.bool
     askable_n = np.bincount(owner[useful], minlength=inventory.num_images) > 0
     if split == "train" and denies:
         askable_n |= inventory.exhaustive_n()
+    if split == "train" and mined is not None and recipe.prompts.absent_per_image > 0:
+        offered_n = np.bincount(mined.image_m, minlength=inventory.num_images) > 0
+        askable_n |= offered_n & inventory.known_n()
     return askable_n
 
 
@@ -96,10 +101,12 @@ def draw_splits(
     *,
     where: str,
     mute_n: NDArray[np.bool_] | None = None,
+    mined: Mined | None = None,
 ) -> list[SplitDraw]:
     """Every split of the build, in the order of SPLITS; a split with a share of 0 is left out.
 
-    Pictures of `mute_n` are not drawn, since they can be asked nothing.
+    Pictures of `mute_n` are not drawn, since they can be asked nothing. Of train's, those that `mined` is near_image to
+    are drawn first.
 
     Raises:
         RecipeError: the shares of a split do not add up.
@@ -107,12 +114,14 @@ def draw_splits(
     """
     generated = generated_sources(recipe)
     pools: dict[str, dict[str, NDArray[np.int64]]] = {}
+    near_n = None if mined is None else mined.best_rank_n(KINDS.index(NegativeKind.NEAR_IMAGE), inventory.num_images)
     requests: dict[str, SplitRequest] = {}
     for split, (fraction, mix) in mixes(recipe, where=where).items():
-        usable_n = (assignment.split_n == SPLITS.index(split)) & askable(inventory, recipe, split)
+        usable_n = (assignment.split_n == SPLITS.index(split)) & askable(inventory, recipe, split, mined)
         if mute_n is not None:
             usable_n &= ~mute_n
-        pools[split] = {name: _pool(inventory, usable_n, name, recipe.seed) for name in mix.names}
+        first_n = near_n if split == "train" else None
+        pools[split] = {name: _pool(inventory, usable_n, name, recipe.seed, first_n) for name in mix.names}
         capacities = {name: None if name in generated else len(pools[split][name]) for name in mix.names}
         masked = [name for name in mix.names if _masked(inventory, pools[split][name]).any()]
         requests[split] = SplitRequest(mix=mix, fraction=fraction, capacities=capacities, first=masked)
@@ -124,12 +133,15 @@ def draw_splits(
     return [_draw(inventory, split, plan, pools[split], generated, recipe) for split, plan in plans.items()]
 
 
-def _pool(inventory: Inventory, usable_n: NDArray[np.bool_], source: str, seed: int) -> NDArray[np.int64]:
-    """A source's usable pictures in a seeded order that an added picture does not shuffle."""
+def _pool(
+    inventory: Inventory, usable_n: NDArray[np.bool_], source: str, seed: int, first_n: NDArray[np.int32] | None
+) -> NDArray[np.int64]:
+    """A source's usable pictures by `first_n`, then in a seeded order; an added picture shuffles none of the others."""
     if source not in inventory.sources:
         return np.empty(0, np.int64)
     rows = np.flatnonzero(usable_n & (inventory.source_n == inventory.sources.index(source)))
-    return rows[np.lexsort((rows, seeded_hash(inventory.content_n[rows], f"{seed} draw")))]
+    hashes = seeded_hash(inventory.content_n[rows], f"{seed} draw")
+    return rows[np.lexsort((rows, hashes) if first_n is None else (rows, hashes, first_n[rows]))]
 
 
 def _draw(

@@ -19,6 +19,7 @@ from shards.faults import Check, Fault, Report, shortened
 from shards.image_index import ImageIndex, load_images
 from shards.label_check import LabelCheck
 from shards.labels import load_lexicon
+from shards.mined_check import MinedCheck
 from shards.mix_check import SplitTally, mix_faults
 from shards.shard_check import ShardFacts, Told, check_shard
 from shards.shard_rows import SAMPLES_NAME, ShardRows
@@ -67,6 +68,7 @@ class _Run:
         self._tallies: dict[str, SplitTally] = {}
         self._labels: LabelCheck | None = None
         self._images: ImageIndex | None = None
+        self._mined = MinedCheck(folder)
         self._first: dict[str, tuple[str, bool]] = {}  # by split: its first shard, whether its first sample has a mask
         self._masked: set[str] = set()  # splits with any mask
         self._has_all_rows = True  # what is counted from the rows would only echo a shard without them
@@ -128,6 +130,7 @@ class _Run:
 
     def _tally(self, split: str, url: str, rows: pa.Table) -> Iterator[Fault]:
         self._tallies.setdefault(split, SplitTally()).add(rows)
+        yield from self._mined.add(split, url, rows)
         if self._labels is not None:
             yield from self._labels.add(split, url, rows)
 
@@ -143,6 +146,8 @@ class _Run:
                 yield from _guarded(self._labels.finish)
                 yield from _guarded(self._images.unused)
             yield from _guarded(lambda: build_check.audit_faults(self._folder, self._manifest))
+            if "negatives.parquet" in self._sound:
+                yield from _guarded(self._mined.finish)
         if "rejects.parquet" in self._sound:
             yield from _guarded(lambda: build_check.reject_faults(self._folder, self._manifest))
 

@@ -1,7 +1,7 @@
 """Rows of an embeddings table, joined to the samples of a build by key.
 
-Any table fits that has a column `key` and one column of equally long lists of numbers, as one Parquet file or a folder
-of parts. A repeated sample takes the row of its image.
+Any table fits that has a column `key` and one column of equally long lists of numbers (or several, of which one is
+called `row`), as one Parquet file or a folder of parts. A repeated sample takes the row of its image.
 """
 
 # N samples of a split, R stored rows, D width
@@ -78,7 +78,8 @@ def _read_part(uri: str) -> tuple[pa.Array, _Float16]:
             table = pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{uri}: cannot be read as Parquet: {error}") from error
-    lists = [field.name for field in table.schema if _is_list_of_numbers(field.type)]
+    found = [field.name for field in table.schema if _is_list_of_numbers(field.type)]
+    lists = ["row"] if "row" in found else found  # an embeddings table holds boxes, too
     if "key" not in table.schema.names or len(lists) != 1:
         raise TableError(
             f"{uri}: columns {', '.join(table.schema.names)}; expected 'key' and one column of lists of numbers"

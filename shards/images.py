@@ -136,6 +136,28 @@ def decode_rgb(data: bytes | memoryview, *, longest: int | None = None) -> Image
         return _scaled(image, scaled_size(image.width, image.height, longest), "RGB")
 
 
+def read_size(data: bytes | memoryview) -> tuple[int, int]:
+    """Width and height of the picture in `data`, from its header.
+
+    Raises:
+        Rejected: as `inspect_image`.
+    """
+    with _opened(data, DEFAULT_LIMITS) as (image, _):
+        return image.width, image.height
+
+
+def decode_at_least(data: bytes | memoryview, size: tuple[int, int]) -> Image.Image:
+    """The picture as RGB, unrotated; a JPEG at the smallest of the scales 1/1, 1/2, 1/4, 1/8 that is not below `size`.
+
+    Raises:
+        Rejected: as `inspect_image`; TRUNCATED or UNREADABLE where the pixels do not decode.
+    """
+    with _opened(data, DEFAULT_LIMITS) as (image, _):
+        image.draft("RGB", size)
+        image.load()
+        return image.convert("RGB")
+
+
 def scaled_size(width: int, height: int, longest: int) -> tuple[int, int]:
     """Width and height, each at least 1, once the longer side is `longest`; halves round up."""
     side = max(width, height)

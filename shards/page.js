@@ -1,27 +1,12 @@
-"use strict";
 // The contact sheet. All rows stand in columns of numbers that are filtered at once; a card exists only while it is
 // near the window, and the pictures and masks of a chunk of samples are parsed when the first of its cards appears.
 (() => {
-  const byId = (id) => document.getElementById(id);
-  const data = JSON.parse(byId("index").textContent);
-  byId("index").remove();
+  const { byId, number, readable, make, readIndex, blockText, fillSelect, addSearch, addTheme, isCommand, isTyping, withChoices,
+    showCount, addFacets, remember, recall, makeGrid, makeDetail, tile, warn, makeTable, fillMining } = common;
+  const data = readIndex();
   const { samples, prompts, texts, about } = data;
   const numSamples = samples.key.length;
   const numPrompts = prompts.phrase.length;
-  const number = new Intl.NumberFormat("en");
-
-  // ---- small helpers: every text of the data goes through textContent, never through markup
-  function make(tag, attributes = {}, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) {
-      if (name === "class") element.className = value;
-      else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-      else element.setAttribute(name, value);
-    }
-    element.append(...children);
-    return element;
-  }
-  const readable = (name) => name.replace(/^co_/, "co-").replaceAll("_", " ");
 
   // ---- columns
   const firstPrompt = new Int32Array(numSamples + 1);
@@ -31,9 +16,8 @@
   const lowerPhrases = texts.phrase.map((text) => text.toLowerCase());
   const lowerKeys = samples.key.map((text) => text.toLowerCase());
 
-  // A facet holds one small number per prompt; several choices of one facet widen it, several facets narrow.
   const perSample = (column) => Int32Array.from(sampleOf, (s) => column[s]);
-  const facets = [
+  const facets = withChoices([
     { id: "split", title: "Split", ofSample: true, names: texts.split, values: perSample(samples.split) },
     { id: "source", title: "Source", ofSample: true, names: texts.source, values: perSample(samples.source) },
     { id: "answer", title: "Answer", names: ["✓ present", "✗ absent"], values: prompts.present.map((one) => 1 - one) },
@@ -41,7 +25,7 @@
     { id: "evidence", title: "Evidence", names: texts.evidence, values: prompts.evidence },
     { id: "mask_state", title: "Masks of a presence", names: texts.mask_state,
       values: prompts.mask_state.map((value, p) => (prompts.present[p] ? value : -1)) },
-  ].map((facet) => ({ ...facet, chosen: new Set(), boxes: new Map() }));
+  ]);
 
   // ---- what fits
   const state = { query: "", sort: "written", masks: "filled", size: "medium" };
@@ -120,48 +104,19 @@
         last = sampleOf[p];
         counts[facet.values[p]]++;
       }
-      for (const [value, box] of facet.boxes) {
-        box.count.textContent = number.format(counts[value]);
-        box.label.classList.toggle("none", counts[value] === 0);
-      }
+      for (const [value, box] of facet.boxes) showCount(box, counts[value]);
     });
   }
 
   // ---- layout: a card's height follows from its number of prompts, so nothing is ever measured
-  const LINE = 22, META = 30, FOOT = 8, GAP = 14, MAX_LINES = 11;
+  const LINE = 22, META = 30, FOOT = 8, MAX_LINES = 11;
   const SIZES = { small: 220, medium: 290, large: 420 };
-  const MAX_HEIGHT = 15e6; // browsers lose precision, and then the end, of much taller elements
-  const layout = { columns: 1, width: 0, tops: new Float64Array(1), rows: 0 };
   const linesOf = (s) => Math.min(MAX_LINES, samples.num_prompts[s]);
-  const pictureHeight = () => Math.round(layout.width * 0.75);
-
-  function arrange() {
-    const width = byId("grid").clientWidth;
-    layout.columns = Math.max(1, Math.floor((width + GAP) / (Math.min(SIZES[state.size], width) + GAP)));
-    layout.width = Math.floor((width - GAP * (layout.columns - 1)) / layout.columns);
-    layout.rows = Math.ceil(shown.length / layout.columns);
-    layout.tops = new Float64Array(layout.rows + 1);
-    for (let row = 0; row < layout.rows; row++) {
-      let lines = 0;
-      for (let i = row * layout.columns; i < Math.min(shown.length, (row + 1) * layout.columns); i++) {
-        lines = Math.max(lines, linesOf(shown[i]));
-      }
-      layout.tops[row + 1] = layout.tops[row] + pictureHeight() + META + lines * LINE + FOOT + GAP;
-      if (layout.tops[row + 1] > MAX_HEIGHT) layout.rows = row + 1; // which ends the loop
-    }
-    byId("grid").style.height = `${layout.tops[layout.rows]}px`;
-    byId("cut").hidden = numPlaces() === shown.length;
-    byId("cut").textContent = `The first ${number.format(numPlaces())} are here; narrow the filters to see the others.`;
-  }
-  const numPlaces = () => Math.min(shown.length, layout.rows * layout.columns);
-  function rowAt(y) {
-    let low = 0, high = layout.rows;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (layout.tops[middle + 1] <= y) low = middle + 1;
-      else high = middle;
-    }
-    return low;
+  const pictureHeight = () => Math.round(grid.width * 0.75);
+  function rowHeight(first, last) {
+    let lines = 0;
+    for (let place = first; place < last; place++) lines = Math.max(lines, linesOf(shown[place]));
+    return pictureHeight() + META + lines * LINE + FOOT;
   }
 
   // ---- chunks
@@ -170,10 +125,9 @@
     const place = Math.floor(s / data.chunk_samples);
     let chunk = chunks.get(place);
     if (!chunk) {
-      const block = byId(`chunk-${place}`);
-      // The block is whole once something follows it, or once the page is.
-      if (!block || (!block.nextElementSibling && document.readyState === "loading")) return null;
-      chunk = JSON.parse(block.textContent);
+      const text = blockText(`chunk-${place}`);
+      if (text === null) return null;
+      chunk = JSON.parse(text);
       chunks.set(place, chunk);
       if (chunks.size > 40) chunks.delete(chunks.keys().next().value);
     }
@@ -317,12 +271,12 @@
   }
 
   // ---- cards
-  const cards = new Map(); // by place on the sheet
+  const grid = makeGrid({ cardWidth: () => SIZES[state.size], rowHeight, makeCard, fill: fillPicture });
   function makeCard(place) {
     const s = shown[place];
     const height = pictureHeight();
-    const picture = makePicture(s, layout.width, height);
-    const open = make("button", { type: "button", class: "picture", title: "Enlarge", onclick: () => openDetail(place) }, picture.frame);
+    const picture = makePicture(s, grid.width, height);
+    const open = make("button", { type: "button", class: "picture", title: "Enlarge", onclick: () => detail.open(place) }, picture.frame);
     open.style.height = `${height}px`;
     const meta = make("div", { class: "meta" },
       make("span", { class: "key", title: samples.key[s] }, samples.key[s]),
@@ -331,56 +285,13 @@
       make("span", { class: "tag", title: "split" }, texts.split[samples.split[s]]));
     const order = orderOf(s);
     const lines = order.slice(0, order.length > MAX_LINES ? MAX_LINES - 1 : MAX_LINES);
-    const element = make("li", { class: "card", "aria-setsize": shown.length, "aria-posinset": place + 1 }, open, meta,
+    picture.element = make("li", { class: "card" }, open, meta,
       ...lines.map((p) => makePrompt(picture, p, whyOf(p).join(" · "))));
     if (lines.length < order.length) {
-      element.append(make("button", { type: "button", class: "more", tabindex: "-1", onclick: () => openDetail(place) },
+      picture.element.append(make("button", { type: "button", class: "more", tabindex: "-1", onclick: () => detail.open(place) },
         `${order.length - lines.length} more …`));
     }
-    const row = Math.floor(place / layout.columns), column = place % layout.columns;
-    element.style.width = `${layout.width}px`;
-    element.style.height = `${layout.tops[row + 1] - layout.tops[row] - GAP}px`;
-    element.style.transform = `translate(${column * (layout.width + GAP)}px, ${layout.tops[row]}px)`;
-    element.dataset.place = place;
-    return { element, picture };
-  }
-  function render() {
-    const top = -byId("grid").getBoundingClientRect().top;
-    const first = rowAt(top - 600) * layout.columns;
-    const last = Math.min(numPlaces(), (rowAt(top + innerHeight + 600) + 1) * layout.columns);
-    for (const [place, card] of cards) {
-      const hasFocus = card.element.contains(document.activeElement);
-      if ((place < first || place >= last) && !hasFocus) {
-        card.element.remove();
-        cards.delete(place);
-      }
-    }
-    for (let place = first; place < last; place++) {
-      if (cards.has(place)) fillPicture(cards.get(place).picture);
-      else {
-        const card = makeCard(place);
-        cards.set(place, card);
-        // in the order of the sheet, so that Tab and screen readers follow it
-        const next = [...byId("grid").children].find((other) => Number(other.dataset.place) > place);
-        byId("grid").insertBefore(card.element, next ?? null);
-      }
-    }
-    if ([...cards.values()].some((card) => !card.picture.filled)) setTimeout(soon, 60);
-  }
-  let asked = false;
-  function soon() {
-    if (asked) return;
-    asked = true;
-    requestAnimationFrame(() => {
-      asked = false;
-      render();
-    });
-  }
-  function rebuild() {
-    for (const card of cards.values()) card.element.remove();
-    cards.clear();
-    arrange();
-    render();
+    return picture;
   }
   function update({ keepScroll = false } = {}) {
     findMatches();
@@ -389,103 +300,41 @@
     byId("count").textContent = `${number.format(shown.length)} of ${number.format(numSamples)} samples, ${number.format(count)} prompts`;
     byId("empty").hidden = shown.length > 0;
     byId("clear").hidden = !state.query && facets.every((facet) => !facet.chosen.size);
-    const bar = byId("sheet").getBoundingClientRect().top;
-    if (!keepScroll && bar < 0) scrollBy(0, bar);
-    rebuild();
-    remember();
-  }
-
-  // ---- the filters live in the address, so that a view can be bookmarked and sent
-  function remember() {
-    const view = new URLSearchParams();
-    if (state.query) view.set("q", state.query);
-    if (state.sort !== "written") view.set("sort", state.sort);
-    for (const facet of facets) for (const value of facet.chosen) view.append(facet.id, facet.names[value]);
-    try {
-      history.replaceState(null, "", view.size ? `#${view}` : location.pathname + location.search);
-    } catch { /* a page inside a frame may not */ }
-  }
-  function recall() {
-    const view = new URLSearchParams(location.hash.slice(1));
-    state.query = byId("search").value = view.get("q") ?? "";
-    if (view.get("sort") in sorts) state.sort = byId("sort").value = view.get("sort");
-    for (const facet of facets) {
-      facet.chosen = new Set(view.getAll(facet.id).map((name) => facet.names.indexOf(name)).filter((value) => facet.boxes.has(value)));
-      for (const [value, box] of facet.boxes) box.input.checked = facet.chosen.has(value);
-    }
+    grid.show(shown.length, { keepScroll });
+    remember(state, facets, "written");
   }
 
   // ---- controls
-  function makeFacet(facet) {
-    const used = new Set(facet.values);
-    const values = [...facet.names.keys()].filter((value) => used.has(value) && facet.names[value] !== "");
-    const choices = values.map((value) => {
-      const input = make("input", { type: "checkbox", onchange: () => {
-        if (input.checked) facet.chosen.add(value);
-        else facet.chosen.delete(value);
-        update();
-      } });
-      const count = make("span", { class: "number" });
-      const label = make("label", { class: "choice" }, input, make("span", { class: "name" }, readable(facet.names[value])), count);
-      facet.boxes.set(value, { input, count, label });
-      return label;
-    });
-    return make("fieldset", { "data-facet": facet.id }, make("legend", {}, facet.title), ...choices);
-  }
-  function fillSelect(id, options, onchange) {
-    byId(id).append(...options.map(([value, title]) => make("option", { value }, title)));
-    byId(id).value = state[id];
-    byId(id).addEventListener("change", () => {
-      state[id] = byId(id).value;
-      onchange();
-    });
-  }
   function redraw() {
-    for (const { picture } of [...cards.values(), ...(detail ? [detail] : [])]) drawMasks(picture.canvas, picture.sample, picture.pinned);
+    for (const picture of [...grid.cards.values(), ...(detail.place < 0 ? [] : [enlarged])]) drawMasks(picture.canvas, picture.sample, picture.pinned);
   }
   function addControls() {
-    byId("facets").append(...facets.map(makeFacet).filter((fieldset) => fieldset.querySelector("input")));
-    byId("facets").addEventListener("submit", (event) => event.preventDefault());
+    addFacets(facets, update);
     const scored = prompts.score.some((score) => score !== 0);
     const offered = Object.entries(sorts).filter(([name]) => scored || !["hard", "easy"].includes(name));
-    fillSelect("sort", offered.map(([value, [title]]) => [value, title]), () => update());
-    fillSelect("masks", [["filled", "filled"], ["outlined", "outlined"], ["hidden", "hidden"]], redraw);
-    fillSelect("size", Object.keys(SIZES).map((name) => [name, name]), rebuild);
-    let waiting = 0;
-    byId("search").addEventListener("input", () => {
-      clearTimeout(waiting);
-      waiting = setTimeout(() => {
-        state.query = byId("search").value.trim();
-        update();
-      }, 80);
+    fillSelect("sort", offered.map(([value, [title]]) => [value, title]), state, () => update());
+    fillSelect("masks", [["filled", "filled"], ["outlined", "outlined"], ["hidden", "hidden"]], state, redraw);
+    fillSelect("size", Object.keys(SIZES).map((name) => [name, name]), state, grid.rebuild);
+    addSearch((query) => {
+      state.query = query;
+      update();
     });
     byId("clear").addEventListener("click", () => {
       history.replaceState(null, "", "#");
-      recall();
+      recall(state, facets, sorts);
       update();
       byId("search").focus();
     });
-    const themes = [["", "◐ System"], ["light", "☀ Light"], ["dark", "☾ Dark"]];
-    let theme = 0;
-    const applyTheme = () => {
-      document.documentElement.dataset.theme = themes[theme][0];
-      byId("theme").textContent = themes[theme][1];
-    };
-    byId("theme").addEventListener("click", () => {
-      theme = (theme + 1) % themes.length;
-      applyTheme();
-    });
-    applyTheme();
-    if (innerWidth <= 900) byId("filters").open = false;
+    addTheme();
   }
 
   // ---- the sample enlarged
-  let detail = null; // { place, picture }
-  function openDetail(place) {
+  let enlarged = null; // its picture
+  const detail = makeDetail(grid, (place) => {
     const s = shown[place];
     const narrow = innerWidth <= 900;
     const picture = makePicture(s, narrow ? innerWidth - 66 : Math.min(1200, innerWidth - 32) * 0.56 - 34, innerHeight - (narrow ? 300 : 130));
-    detail = { place, picture };
+    enlarged = picture;
     byId("detail-key").textContent = samples.key[s];
     byId("detail-facts").textContent = `${texts.source[samples.source[s]]} · ${texts.split[samples.split[s]]} · ` +
       `${samples.width[s]} × ${samples.height[s]} pixels · sample ${number.format(place + 1)} of ${number.format(shown.length)}`;
@@ -500,67 +349,10 @@
         prompts.rank[p] >= 0 && `rank ${prompts.rank[p]}`];
       return make("tr", {}, ...[button, masks || readable(texts.kind[prompts.kind[p]]), texts.evidence[prompts.evidence[p]], scores.filter(Boolean).join(", ")].map((cell) => make("td", {}, cell)));
     }));
-    byId("previous").disabled = place === 0;
-    byId("next").disabled = place === numPlaces() - 1;
-    if (!byId("detail").open) byId("detail").showModal();
-  }
-  function goTo(place) {
-    if (place < 0 || place >= numPlaces()) return null;
-    const row = Math.floor(place / layout.columns);
-    const top = byId("grid").getBoundingClientRect().top + layout.tops[row];
-    const bottom = top + layout.tops[row + 1] - layout.tops[row];
-    const bar = byId("bar").offsetHeight;
-    if (top < bar || bottom - top > innerHeight - bar) scrollBy(0, top - bar - 4);
-    else if (bottom > innerHeight) scrollBy(0, bottom - innerHeight);
-    render();
-    const button = cards.get(place)?.element.querySelector(".picture");
-    button?.focus({ preventScroll: true });
-    return button;
-  }
-  function addDetail() {
-    const step = (by) => {
-      const place = detail.place + by;
-      if (place >= 0 && place < numPlaces()) openDetail(place);
-    };
-    byId("previous").addEventListener("click", () => step(-1));
-    byId("next").addEventListener("click", () => step(1));
-    byId("close").addEventListener("click", () => byId("detail").close());
-    byId("detail").addEventListener("click", (event) => {
-      if (event.target === byId("detail")) byId("detail").close();
-    });
-    byId("detail").addEventListener("keydown", (event) => {
-      if (event.key === "ArrowLeft") step(-1);
-      if (event.key === "ArrowRight") step(1);
-    });
-    byId("detail").addEventListener("close", () => {
-      const place = detail.place;
-      detail = null;
-      goTo(place);
-    });
-  }
+  });
   function addKeys() {
-    byId("grid").addEventListener("keydown", (event) => {
-      const card = event.target.closest(".card");
-      if (!card || event.ctrlKey || event.metaKey || event.altKey) return;
-      const place = Number(card.dataset.place);
-      const buttons = [...card.querySelectorAll("button")];
-      const line = buttons.indexOf(event.target);
-      const moves = {
-        ArrowRight: () => goTo(place + 1),
-        ArrowLeft: () => goTo(place - 1),
-        ArrowDown: () => (line + 1 < buttons.length ? buttons[line + 1].focus() : goTo(place + layout.columns)),
-        ArrowUp: () => (line > 0 ? buttons[line - 1].focus() : goTo(place - layout.columns)),
-        PageDown: () => goTo(Math.min(numPlaces() - 1, place + 3 * layout.columns)),
-        PageUp: () => goTo(Math.max(0, place - 3 * layout.columns)),
-        Home: () => goTo(0),
-        End: () => goTo(numPlaces() - 1),
-      };
-      if (!moves[event.key]) return;
-      event.preventDefault();
-      moves[event.key]();
-    });
     addEventListener("keydown", (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input[type=search], select")) return;
+      if (isCommand(event) || isTyping(event)) return;
       if (event.key === "/") {
         event.preventDefault();
         byId("search").focus();
@@ -574,19 +366,6 @@
 
   // ---- the head
   const whole = (value) => number.format(Math.round(value * 10) / 10);
-  // `groups` are headings over several columns, as [title, width]; a cell is a text, or a text and its class
-  function makeTable(title, groups, heads, rows) {
-    const isNumber = rows[0]?.map((cell) => /^[\d.,]*$/.test([cell].flat()[0])) ?? [];
-    const classOf = (i, extra = "") => `${isNumber[i] ? "number " : ""}${extra}`;
-    const head = heads.map((text, i) => make("th", { scope: "col", class: classOf(i) }, text));
-    const over = groups.map(([text, colspan]) => make("th", { scope: "colgroup", colspan, class: "group" }, text));
-    const body = rows.map((row) => make("tr", {}, ...row.map((cell, i) => {
-      const [text, extra] = [cell].flat();
-      return make("td", { class: classOf(i, extra) }, text);
-    })));
-    return make("section", {}, make("table", {}, make("caption", {}, title),
-      make("thead", {}, ...(over.length ? [make("tr", {}, ...over)] : []), make("tr", {}, ...head)), make("tbody", {}, ...body)));
-  }
   // a figure that misses its request by more than the one that rounding may cost is marked
   const achieved = ({ requested, achieved: got }) => [whole(requested), [whole(got), Math.abs(got - requested) > 1 ? "off" : ""]];
   // one row per name, and for each split the columns that `cells` gives
@@ -601,11 +380,10 @@
       })]));
   }
   function fillHead() {
-    byId("what").textContent = `${about.what} · seed ${about.seed}${about.encoder ? ` · encoder ${about.encoder}` : ""}`;
+    byId("what").textContent = `${about.what} · seed ${about.seed}${about.encoder && !about.mining.encoder ? ` · encoder ${about.encoder}` : ""}`;
     const numPresent = prompts.present.reduce((sum, one) => sum + one, 0);
     const audit = about.shortcuts;
     const readings = [["phrase", audit.phrase], ["source", audit.source], ["size in pixels", audit.pixels], ["size in bytes", audit.num_bytes]];
-    const tile = (value, title, extra = "", hint = "") => make("li", { class: extra, title: hint }, make("b", {}, value), make("span", {}, title));
     byId("tiles").append(
       tile(number.format(numSamples), "samples here"),
       tile(`✓ ${number.format(numPresent)}`, "present", "present"),
@@ -613,8 +391,8 @@
       ...readings.map(([name, auc]) => tile(`${auc > audit.bound ? "⚠ " : ""}${auc.toFixed(2)}`, `AUC of ${name}`, auc > audit.bound ? "loud" : "",
         `How well presence is guessed from the ${name} alone: 0.5 is perfect, 1.0 a leak, the bound is ${audit.bound}`)),
       tile(number.format(about.rejects.rejected_images), `of ${number.format(about.rejects.images)} images rejected`));
-    const warnings = [...audit.warnings, ...about.notes, ...about.leaks.map((leak) => `leak: ${leak}`)];
-    byId("warnings").append(...warnings.map((text) => make("li", {}, `⚠ ${text}`)));
+    warn([...audit.warnings, ...about.notes, ...about.leaks.map((leak) => `leak: ${leak}`)]);
+    fillMining(about.mining);
     const counted = (counts) => Object.entries(counts).map(([name, count]) => [readable(name), number.format(count)]);
     const tables = [
       makeMixTable("Samples by source", "Source", "samples", ["asked", "got"], achieved),
@@ -630,20 +408,12 @@
 
   fillHead();
   addControls();
-  addDetail();
   addKeys();
-  recall();
+  recall(state, facets, sorts);
   update({ keepScroll: true });
-  addEventListener("scroll", soon, { passive: true });
   addEventListener("hashchange", () => {
     if (location.hash === "#sheet") return;
-    recall();
+    recall(state, facets, sorts);
     update({ keepScroll: true });
   });
-  new ResizeObserver(() => {
-    if (byId("grid").clientWidth !== layout.seen) {
-      layout.seen = byId("grid").clientWidth;
-      rebuild();
-    }
-  }).observe(byId("grid"));
 })();

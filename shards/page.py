@@ -1,31 +1,24 @@
 """One self-contained HTML file out of samples: pictures, phrases and masks, with nothing fetched when it is opened.
 
-Markup, style and script are package data beside this module. What they show stands in JSON data blocks: one index of
-all rows, which the script reads at once and filters, and chunks of pictures and masks, which it parses when somebody
-scrolls to them. The page carries a content security policy that allows its own script and style and no network, and
-`<` never stands in the data blocks, so that no phrase can break out of them.
+What it shows stands in JSON data blocks: one index of all rows, which the script reads at once and filters, and chunks
+of pictures and masks, which it parses when somebody scrolls to them.
 """
 
 import base64
-import hashlib
-import html
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 
 import msgspec
 
-from manifests import files
 from manifests.errors import ManifestError
 from manifests.manifest import Rejects, Shortcuts, SplitMix
 from manifests.sample import Mask
+from shards.html_file import data_block, write_html
+from shards.mining_facts import MiningFacts
 
 PAGE_SCHEMA = 1
 CHUNK_SAMPLES = 50
-_IN_MEMORY_BYTES = 64 << 20  # chunks beyond this wait in a temporary file
 _DATA_BLOCK = re.compile(r'<script type="application/json" id="(index|chunk-\d+)">(.*?)</script>', re.DOTALL)
 
 
@@ -73,6 +66,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     rejects: Rejects
     leaks: list[str]
     notes: list[str]
+    mining: MiningFacts = MiningFacts()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,19 +186,17 @@ def write_page(uri: str, samples: Iterable[PageSample], about: About) -> PageFac
         StorageError: it cannot be written.
     """
     columns = _Columns(about)
-    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as chunks, files.commit(uri) as file:
-        for number, chunk in enumerate(_chunks(samples)):
-            for sample in chunk:
-                columns.add(sample)
-            chunks.write(_data_block(f"chunk-{number}", [_heavy(sample) for sample in chunk]))
-        index = columns.finished()
-        head, _, tail = _page(about.title, _data_block("index", index)).partition("{{chunks}}")
-        file.write(head.encode())
-        chunks.seek(0)
-        shutil.copyfileobj(chunks, file, 1 << 20)
-        file.write(tail.encode())
-        num_bytes = file.tell()
+    blocks = _blocks(samples, columns)
+    num_bytes = write_html(uri, "page", title=about.title, blocks=blocks, index=columns.finished)
+    index = columns.index
     return PageFacts(samples=len(index.samples.key), prompts=len(index.prompts.phrase), num_bytes=num_bytes)
+
+
+def _blocks(samples: Iterable[PageSample], columns: _Columns) -> Iterator[bytes]:
+    for number, chunk in enumerate(_chunks(samples)):
+        for sample in chunk:
+            columns.add(sample)
+        yield data_block(f"chunk-{number}", [_heavy(sample) for sample in chunk])
 
 
 def _chunks(samples: Iterable[PageSample]) -> Iterator[list[PageSample]]:
@@ -223,34 +215,6 @@ def _heavy(sample: PageSample) -> _Heavy:
         thumbnail=base64.b64encode(sample.thumbnail).decode("ascii"),
         counts=[[mask.counts for mask in prompt.masks] for prompt in sample.prompts],
     )
-
-
-def _data_block(name: str, content: object) -> bytes:
-    """JSON that the browser keeps as text; each `<` of the data is escaped, so that nothing ends the block."""
-    encoded = msgspec.json.encode(content).replace(b"<", b"\\u003c")
-    return b'<script type="application/json" id="%s">%s</script>\n' % (name.encode(), encoded)
-
-
-def _page(title: str, index: bytes) -> str:
-    """The page but for `{{chunks}}`."""
-    folder = resources.files("shards")
-    style = folder.joinpath("page.css").read_text(encoding="utf-8")
-    script = folder.joinpath("page.js").read_text(encoding="utf-8")
-    parts = {
-        "title": html.escape(title),
-        "policy": f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}",
-        "style": style,
-        "script": script,
-        "index": index.decode(),
-        "chunks": "{{chunks}}",
-    }
-    template = folder.joinpath("page.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
-
-
-def _digest(text: str) -> str:
-    """What a content security policy calls the inline block that holds `text`."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
 
 
 def drawn_masks(page: str, *, where: str = "page") -> list[DrawnMask]:

@@ -6,6 +6,8 @@ knowledge is needed. So a changed recipe rewrites only the shards whose plan cha
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -17,21 +19,16 @@ from manifests.errors import BuildError
 from manifests.recipe import Recipe
 from manifests.sample import NO_RANK, Evidence, MaskState
 from manifests.tables import CATALOG, PLAN, write_table
-from shards.candidates import Candidates, train_statistics
+from shards.benchmark import ask_benchmark
+from shards.candidates import KINDS, Candidates, train_statistics
 from shards.draw import GENERATED, SplitDraw, draw_splits, generated_sources, real_samples
 from shards.inventory import MASK_STATES, RETRIEVED, Inventory, read_vocabulary
 from shards.labels import phrase_id
-from shards.prompts import (
-    KINDS,
-    NO_KIND,
-    NO_LABEL,
-    Asked,
-    ask_benchmark,
-    ask_generated,
-    ask_train,
-)
+from shards.mined import EVIDENCES, Mined, nothing_mined
+from shards.prompts import NO_KIND, NO_LABEL, NOT_MINED, Asked, ask_generated, ask_train
 from shards.splits import Assignment
 
+_Value = TypeVar("_Value", bound=np.generic)
 WRITER_VERSION = 1  # part of every shard's part name: raise it when the writer's output changes
 
 
@@ -55,8 +52,10 @@ class ShardPart(msgspec.Struct, frozen=True, kw_only=True):
         return files.join(self.folder, f"{self.name}.images.parquet")
 
 
-def ask_splits(inventory: Inventory, draws: Sequence[SplitDraw], recipe: Recipe) -> list[Asked]:
-    """Prompts of the real samples of every split.
+def ask_splits(
+    inventory: Inventory, draws: Sequence[SplitDraw], recipe: Recipe, mined: Mined | None = None
+) -> list[Asked]:
+    """Prompts of the real samples of every split; train may be asked what was mined.
 
     Raises:
         BuildError: `strict`, and a kind or a source ran short.
@@ -70,7 +69,7 @@ def ask_splits(inventory: Inventory, draws: Sequence[SplitDraw], recipe: Recipe)
         rng = np.random.default_rng([recipe.seed, 1, len(found)])
         rows = draw.picture_s[real_samples(draw)]
         if draw.split == "train":
-            found.append(ask_train(candidates, statistics, rows, recipe.prompts, rng))
+            found.append(ask_train(candidates, statistics, rows, recipe.prompts, rng, mined))
         else:
             found.append(ask_benchmark(candidates, statistics, rows, rng, draw.split))
     notes = [note for asked in found for note in asked.notes if note.startswith("train")]
@@ -80,20 +79,27 @@ def ask_splits(inventory: Inventory, draws: Sequence[SplitDraw], recipe: Recipe)
 
 
 def choose_samples(
-    inventory: Inventory, assignment: Assignment, recipe: Recipe, *, where: str
+    inventory: Inventory, assignment: Assignment, recipe: Recipe, *, where: str, mined: Mined | None = None
 ) -> tuple[list[SplitDraw], list[Asked]]:
     """Every split with the prompts of its real samples, each of which is asked something.
 
     What a picture without presences can be asked depends on what train holds, so it shows only once all are drawn;
     one that can be asked nothing is left out, and the splits are drawn again.
 
+    Args:
+        inventory: All that is known.
+        assignment: Where every picture stands.
+        recipe: What is asked for.
+        where: The recipe's name in messages.
+        mined: Absences that train may be asked besides those from labels.
+
     Raises:
         RecipeError, BuildError: see `shards.draw.draw_splits` and `ask_splits`.
     """
     mute_n = np.zeros(inventory.num_images, np.bool_)
     while True:
-        draws = draw_splits(inventory, assignment, recipe, where=where, mute_n=mute_n)
-        asked = ask_splits(inventory, draws, recipe)
+        draws = draw_splits(inventory, assignment, recipe, where=where, mute_n=mute_n, mined=mined)
+        asked = ask_splits(inventory, draws, recipe, mined)
         real = [draw.picture_s[real_samples(draw)] for draw in draws]
         mute = [np.delete(rows, found.sample_q) for rows, found in zip(real, asked, strict=True)]
         if not any(map(len, mute)):
@@ -122,6 +128,7 @@ def plan_shards(
     recipe: Recipe,
     *,
     folder: str,
+    mined: Mined | None = None,
 ) -> list[ShardPart]:
     """Write the plan of every shard of one split.
 
@@ -132,8 +139,9 @@ def plan_shards(
         pictures: CATALOG rows of its generated pictures, in written order.
         recipe: For the number of generated prompts and the shard size.
         folder: Where the plans go.
+        mined: What `asked` took mined absences from.
     """
-    prompts = _prompt_rows(inventory, draw, asked, recipe)
+    prompts = _prompt_rows(inventory, draw, asked, recipe, mined)
     images = _image_rows(inventory, draw, pictures)
     position = prompts["position"].to_numpy()
     parts = []
@@ -147,7 +155,7 @@ def plan_shards(
     return parts
 
 
-def _prompt_rows(inventory: Inventory, draw: SplitDraw, asked: Asked, recipe: Recipe) -> pa.Table:
+def _prompt_rows(inventory: Inventory, draw: SplitDraw, asked: Asked, recipe: Recipe, mined: Mined | None) -> pa.Table:
     """PLAN columns but for the keys, in written order."""
     real = real_samples(draw)
     generated = np.flatnonzero(draw.picture_s == GENERATED)
@@ -156,57 +164,89 @@ def _prompt_rows(inventory: Inventory, draw: SplitDraw, asked: Asked, recipe: Re
     sample_g, phrase_g = ask_generated(len(generated), recipe.prompts.generated_per_image, histogram_v, rng)
     kinds = generated_sources(recipe)
     kind_of_source = np.array([KINDS.index(kinds[n]) if n in kinds else NO_KIND for n in draw.mix.names], np.int8)
+    made = len(sample_g)
     position_q = np.concatenate([real[asked.sample_q], generated[sample_g]])
-    kind_q = np.concatenate([asked.kind_q, kind_of_source[draw.mix.order[generated[sample_g]]]])
-    label_q = np.concatenate([asked.label_q, np.full(len(sample_g), NO_LABEL, np.int64)])
-    phrase_q = np.concatenate([asked.phrase_q, phrase_g])
     order = np.argsort(position_q, kind="stable")
-    made_q = np.concatenate([np.zeros(len(asked.kind_q), np.bool_), np.ones(len(sample_g), np.bool_)])[order]
-    return _columns(inventory, draw.split, position_q[order], phrase_q[order], kind_q[order], label_q[order], made_q)
+    rows = _Rows(
+        position_q=position_q[order],
+        phrase_q=np.concatenate([asked.phrase_q, phrase_g])[order],
+        kind_q=np.concatenate([asked.kind_q, kind_of_source[draw.mix.order[generated[sample_g]]]])[order],
+        label_q=np.concatenate([asked.label_q, np.full(made, NO_LABEL, np.int64)])[order],
+        mined_q=np.concatenate([asked.mined_q, np.full(made, NOT_MINED, np.int64)])[order],
+        made_q=np.concatenate([np.zeros(len(asked.kind_q), np.bool_), np.ones(made, np.bool_)])[order],
+    )
+    retrieved_q, columns = _label_columns(inventory, rows)
+    columns |= _mined_columns(rows.mined_q, _evidence(retrieved_q, rows), nothing_mined() if mined is None else mined)
+    return pa.table({"split": _taken([draw.split], np.zeros(len(order), np.int64)), **columns})
 
 
-def _columns(
-    inventory: Inventory,
-    split: str,
-    position_q: NDArray[np.int64],
-    phrase_q: NDArray[np.int32],
-    kind_q: NDArray[np.int8],
-    label_q: NDArray[np.int64],
-    made_q: NDArray[np.bool_],
-) -> pa.Table:
-    labels, num = inventory.labels, len(position_q)
-    present_q = label_q != NO_LABEL
-    row_q = np.where(present_q, label_q, 0)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Rows:
+    """The prompts of a split in written order, as numbers."""
+
+    position_q: NDArray[np.int64]
+    phrase_q: NDArray[np.int32]
+    kind_q: NDArray[np.int8]
+    label_q: NDArray[np.int64]
+    mined_q: NDArray[np.int64]
+    made_q: NDArray[np.bool_]  # of a generated picture
+
+
+def _label_columns(inventory: Inventory, rows: _Rows) -> tuple[NDArray[np.int64], dict[str, pa.Array]]:
+    """Whether each prompt is a retrieved presence, and what phrases, kinds and labels say of it."""
+    labels, num = inventory.labels, len(rows.position_q)
+    present_q = rows.label_q != NO_LABEL
+    row_q = np.where(present_q, rows.label_q, 0)
 
     def of_label(column_l: NDArray[np.generic], otherwise: int) -> NDArray[np.int64]:
         """A label's column for present prompts, `otherwise` for absent ones."""
         return np.where(present_q, column_l[row_q], otherwise) if len(column_l) else np.full(num, otherwise)
 
-    evidences = [Evidence.ANNOTATED, Evidence.MINED, Evidence.GENERATED]
-    evidence_q = np.where(made_q, 2, of_label(labels.known_by_l == RETRIEVED, 0))
-    zeros = pa.array(np.zeros(num, np.float32))
-    empty = _taken([""], np.zeros(num, np.int64))
-    values = {
-        "split": _taken([split], np.zeros(num, np.int64)),
-        "position": pa.array(position_q),
-        "phrase": _taken(inventory.phrases, phrase_q),
+    columns = {
+        "position": pa.array(rows.position_q),
+        "phrase": _taken(inventory.phrases, rows.phrase_q),
         "present": pa.array(present_q),
         "mask_state": _taken(
             [str(s) for s in MASK_STATES], of_label(labels.mask_state_l, MASK_STATES.index(MaskState.COMPLETE))
         ),
-        "kind": _taken(["", *map(str, KINDS)], kind_q.astype(np.int64) + 1),
-        "evidence": _taken([str(e) for e in evidences], evidence_q),
-        "score": zeros,
-        "standard_score": zeros,
-        "rank": pa.array(np.full(num, NO_RANK, np.int32)),
-        "positive_key": empty,
-        "positive_score": zeros,
-        "miner": empty,
+        "kind": _taken(["", *map(str, KINDS)], rows.kind_q.astype(np.int64) + 1),
         "masks_part": _taken(["", *(part.stem for part in inventory.parts)], of_label(labels.part_l, -1) + 1),
         "masks_offset": pa.array(of_label(labels.offset_l, 0)),
         "masks_num_bytes": pa.array(of_label(labels.num_bytes_l, 0).astype(np.int32)),
     }
-    return pa.table(values)
+    return of_label(labels.known_by_l == RETRIEVED, 0), columns
+
+
+def _evidence(retrieved_q: NDArray[np.int64], rows: _Rows) -> NDArray[np.int64]:
+    """How each prompt is known by its labels, or because it was generated."""
+    annotated, retrieved, made = (EVIDENCES.index(e) for e in (Evidence.ANNOTATED, Evidence.MINED, Evidence.GENERATED))
+    return np.where(rows.made_q, made, np.where(retrieved_q, retrieved, annotated))
+
+
+def _mined_columns(mined_q: NDArray[np.int64], evidence_q: NDArray[np.int64], mined: Mined) -> dict[str, pa.Array]:
+    """What the negatives tables say of each prompt, as it stands there, and how the others are known."""
+    here = mined_q != NOT_MINED
+    row_q = mined_q[here]
+
+    def filled(column_m: NDArray[_Value], otherwise: NDArray[np.int64] | int = 0) -> NDArray[_Value]:
+        """A column of `mined`, `otherwise` for prompts that were not mined."""
+        found: NDArray[_Value] = np.broadcast_to(otherwise, here.shape).astype(column_m.dtype)
+        found[here] = column_m[row_q]
+        return found
+
+    def named(column_m: pa.DictionaryArray) -> pa.Array:
+        index_q = filled(column_m.indices.to_numpy().astype(np.int64), -1)
+        return _taken(["", *column_m.dictionary.to_pylist()], index_q + 1)
+
+    return {
+        "evidence": _taken([*map(str, EVIDENCES)], filled(mined.evidence_m, evidence_q).astype(np.int64)),
+        "score": pa.array(filled(mined.score_m)),
+        "standard_score": pa.array(filled(mined.standard_score_m)),
+        "rank": pa.array(filled(mined.rank_m, NO_RANK)),
+        "positive_key": named(mined.positive_key_m),
+        "positive_score": pa.array(filled(mined.positive_score_m)),
+        "miner": named(mined.miner_m),
+    }
 
 
 def _taken(values: Sequence[str], index: NDArray[np.integer]) -> pa.Array:

@@ -16,6 +16,7 @@ from PIL import features
 
 from manifests import files
 from manifests.croissant import CROISSANT_NAME, croissant
+from manifests.errors import TableError
 from manifests.manifest import (
     MANIFEST_NAME,
     Achieved,
@@ -42,14 +43,17 @@ from manifests.tables import (
     VOCABULARIES,
     TableWriter,
     iterate_table,
+    read_metadata,
     read_table,
     table_writer,
 )
 from shards.build import SHARD_URL, ShardRecord
+from shards.candidates import KINDS
 from shards.draw import GENERATED, SplitDraw, generated_sources, leak_keys
 from shards.inventory import KNOWN_BY, MASK_STATES, STATES, Inventory
+from shards.mined import Mined
 from shards.plan import ShardPart
-from shards.prompts import KINDS, NO_KIND, Asked
+from shards.prompts import NO_KIND, Asked
 from shards.scan import duplicate_of
 from shards.shortcuts import audit
 from shards.sources.source import SYNONYMS, Prepared, Reject
@@ -76,6 +80,8 @@ class Finished:
     parts: Sequence[ShardPart]
     records: Sequence[ShardRecord]
     late_rejects: Sequence[tuple[str, Reject]] = ()  # source and reject, of what only the whole source could show
+    mined: Mined | None = None  # what train was asked from
+    negatives: Sequence[str] = ()  # the tables that it was read from; the first one's record goes into the manifest
 
 
 def inputs_sha256(inventory: Inventory, recipe: Recipe) -> str:
@@ -93,8 +99,7 @@ def publish(finished: Finished, out: str) -> Manifest:
     _write_images(finished, out)
     _write_labels(finished, out)
     _write_vocabularies(finished, out)
-    with table_writer(table_uri(out, "negatives"), NEGATIVES):
-        pass
+    _write_negatives(finished, out)
     _write_rejects(finished, out)
     shards = {split: _shards_of(finished, split) for split in SPLITS}
     for split, listed in shards.items():
@@ -180,7 +185,8 @@ def _add_labels(writer: TableWriter, inventory: Inventory, keys: Sequence[str], 
     labels = inventory.labels
     for key, row in zip(keys, rows.tolist(), strict=True):
         uri = inventory.parts[labels.part_l[row]].masks
-        masks = decode_masks(files.read_range(uri, int(labels.offset_l[row]), int(labels.num_bytes_l[row])))
+        num_bytes = int(labels.num_bytes_l[row])  # 0 for a presence that a person found
+        masks = decode_masks(files.read_range(uri, int(labels.offset_l[row]), num_bytes)) if num_bytes else ()
         writer.add(
             key,
             inventory.phrases[labels.phrase_l[row]],
@@ -199,6 +205,34 @@ def _write_vocabularies(finished: Finished, out: str) -> None:
         for name, phrases in sorted(finished.inventory.vocabularies.items()):
             for phrase in phrases:
                 writer.add(name, phrase)
+
+
+def _write_negatives(finished: Finished, out: str) -> None:
+    """Copy every row of the negatives tables, asked or not, under the metadata of the first."""
+    metadata = read_metadata(finished.negatives[0], NEGATIVES) if finished.negatives else {}
+    with table_writer(table_uri(out, "negatives"), NEGATIVES, metadata) as writer:
+        for uri in finished.negatives:
+            for rows in iterate_table(uri, NEGATIVES):
+                writer.add_table(rows)
+
+
+def mining_record(negatives: Sequence[str]) -> tuple[str, dict[str, object]]:
+    """The encoder and the record that the miner left in the metadata of the first table that has one.
+
+    Raises:
+        TableError: the record is no JSON object.
+    """
+    for uri in negatives:
+        metadata = read_metadata(uri, NEGATIVES)
+        if "mining" not in metadata:
+            continue
+        try:
+            return metadata.get("encoder", ""), msgspec.json.decode(metadata["mining"], type=dict[str, object])
+        except msgspec.MsgspecError as error:
+            raise TableError(
+                f"{uri}: its mining record is no JSON object: {error}; expected what the miner wrote. Mine it anew"
+            ) from error
+    return "", {}
 
 
 def _write_rejects(finished: Finished, out: str) -> None:
@@ -232,6 +266,8 @@ def _remove_stale_shards(shards: Mapping[str, Sequence[Shard]], out: str) -> Non
 def _manifest(finished: Finished, shards: Mapping[str, list[Shard]], out: str) -> Manifest:
     recipe, inventory = finished.recipe, finished.inventory
     audited = read_table(table_uri(out, "samples"), SAMPLES, _AUDITED)
+    encoder, mining = mining_record(finished.negatives)
+    mined_notes = finished.mined.notes() if finished.mined is not None else ()
     return Manifest(
         name=recipe.name,
         recipe=portable(recipe),
@@ -243,12 +279,12 @@ def _manifest(finished: Finished, shards: Mapping[str, list[Shard]], out: str) -
             draw.split: _split_mix(draw, asked, finished, audited)
             for draw, asked in zip(finished.draws, finished.asked, strict=True)
         },
-        encoder="",
+        encoder=encoder,
         shortcuts=audit(audited, list(generated_sources(recipe))),
-        mining={},
+        mining=mining,
         leaks=leak_keys(inventory, finished.assignment.leaks),
         rejects=_rejects(finished),
-        notes=[note for asked in finished.asked for note in asked.notes],
+        notes=[*(note for asked in finished.asked for note in asked.notes), *mined_notes],
         tables={f"{name}.parquet": files.sha256_file(table_uri(out, name)) for name in TABLES},
         versions={"python": platform.python_version(), "absentia": version("absentia")}
         | {name: version(name) for name in _LIBRARIES}

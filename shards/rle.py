@@ -23,6 +23,7 @@ _MORE = 32
 _MAX_LOWER_DIGITS = 5  # a number has at most six digits: 30 bits
 _NOT_A_DIGIT = "\x7f"
 
+_Int32 = NDArray[np.int32]
 _Int64 = NDArray[np.int64]
 _Bool = NDArray[np.bool_]
 
@@ -38,24 +39,24 @@ class MaskFault(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runs:
-    """The runs of several masks, one after another; each length stands in `even` or `odd` by its place in that list."""
+    """The runs of several masks, one after another: first those at even places of that list, then those at odd ones."""
 
-    even: _Int64  # [ceil(R / 2)] lengths, negative where a mask is corrupt
-    odd: _Int64  # [floor(R / 2)]
-    starts: _Int64  # [N + 1] the place of each mask's first run
+    halves: _Int32  # [R] lengths, negative where a mask is corrupt
+    starts: _Int64  # [N + 1] the place of each mask's first run in the list
     corrupt: _Bool  # [N] the string itself is broken
 
-    def lengths(self) -> _Int64:
+    def lengths(self) -> _Int32:
         """All lengths [R], in order."""
-        lengths = np.empty(len(self.even) + len(self.odd), np.int64)
-        lengths[0::2], lengths[1::2] = self.even, self.odd
+        lengths = np.empty_like(self.halves)
+        num_even = (len(lengths) + 1) // 2
+        lengths[0::2], lengths[1::2] = self.halves[:num_even], self.halves[num_even:]
         return lengths
 
 
 def as_texts(counts: Sequence[bytes | str]) -> list[str]:
     """The strings as ASCII; one that is none is replaced by a corrupt one."""
     texts = [text if isinstance(text, str) else text.decode("latin-1") for text in counts]
-    if "".join(texts).isascii():
+    if all(map(str.isascii, texts)):
         return texts
     return [text if text.isascii() else _NOT_A_DIGIT for text in texts]
 
@@ -69,7 +70,7 @@ def pixels_of(heights: Sequence[int] | _Int64, widths: Sequence[int] | _Int64) -
             np.array([n if 0 < n <= MAX_MASK_PIXELS else 0 for n in side], np.int64) for side in (heights, widths)
         )
     possible = (heights_n > 0) & (widths_n > 0) & (heights_n <= MAX_MASK_PIXELS) & (widths_n <= MAX_MASK_PIXELS)
-    pixels = np.where(possible, heights_n, 0) * np.where(possible, widths_n, 0)
+    pixels = heights_n * widths_n
     return np.where(possible & (pixels <= MAX_MASK_PIXELS), pixels, -1)
 
 
@@ -85,81 +86,91 @@ def read_runs(texts: Sequence[str], lengths: _Int64) -> Runs:
     foreign = np.flatnonzero(digits_c > _MAX_DIGIT)
     if foreign.size:
         corrupt[np.searchsorted(ends, foreign, side="right")] = True
-    more = np.flatnonzero(more_c)
-    starts = np.concatenate(([0], ends - np.searchsorted(more, ends)))  # every character but those ends a run
-    written, overlong = _read_numbers(digits_c, more_c, more)
+    last_digits = np.flatnonzero(~more_c)
+    starts = np.concatenate(([0], np.searchsorted(last_digits, ends)))
+    written, overlong = _read_numbers(digits_c, more_c, last_digits)
     if overlong.size:
         corrupt[np.searchsorted(starts, overlong, side="right") - 1] = True
-    even, odd = _undo_differences(written, starts)
-    return Runs(even=even, odd=odd, starts=starts, corrupt=corrupt)
+    return Runs(halves=_undo_differences(written, starts), starts=starts, corrupt=corrupt)
 
 
-def _read_numbers(digits_c: NDArray[np.uint8], more_c: _Bool, more: _Int64) -> tuple[_Int64, _Int64]:
+def _read_numbers(digits_c: NDArray[np.uint8], more_c: _Bool, last_digits: _Int64) -> tuple[_Int32, _Int64]:
     """The signed numbers [R], and which of them have more digits than any run can.
 
-    `more_c` tells the characters that do not end their number, `more` is where they stand. Most numbers have one digit.
+    `more_c` tells the characters that do not end their number, `last_digits` is where the others stand. Nearly all
+    numbers have up to three digits: these fit 16 bits and are read at every character at once.
     """
-    last_digits = ((digits_c & 31) ^ 16).view(np.int8) - np.int8(16)  # the top bit of a number is its sign
-    written = last_digits.take(np.flatnonzero(~more_c)).astype(np.int64)
-    number_of_digit = more - np.arange(len(more))
-    place = np.flatnonzero(np.diff(number_of_digit, append=-1))  # the highest of each number's lower digits
-    number = number_of_digit[place]
-    lower_digits = digits_c[more] & 31
-    for _ in range(_MAX_LOWER_DIGITS):
-        written[number] = (written[number] << 5) | lower_digits[place]
-        has_more = (place > 0) & (number_of_digit[place - 1] == number)
-        place, number = place[has_more] - 1, number[has_more]
-        if not number.size:
-            break
+    more = more_c.astype(np.int16)
+    lower = (digits_c & 31).astype(np.int16)
+    number_c = (lower ^ 16) - np.int16(16)  # the top bit of a number is its sign
+    goes_back = more[:-1]  # from place `back` on: whether the `back` characters before belong to the same number
+    for back in (1, 2):
+        number_c[back:] += (31 * number_c[back:] + lower[:-back]) * goes_back  # 32 times the number, and one digit more
+        goes_back = goes_back[1:] * more[: -back - 1]
+    written = number_c.take(last_digits).astype(np.int32)
+    long = np.flatnonzero(goes_back != 0) + 3
+    long = long[~more_c[long]]
+    number, place = np.searchsorted(last_digits, long), long - 3
+    for _ in range(_MAX_LOWER_DIGITS - 2):
+        written[number] = (written[number] << 5) | (digits_c[place] & 31)
+        has_more = more_c[place - 1]  # False before the first character, too: the last one of all ends its number
+        number, place = number[has_more], place[has_more] - 1
     return written, number
 
 
-def _undo_differences(written: _Int64, starts: _Int64) -> tuple[_Int64, _Int64]:
-    """Lengths of the runs at even and at odd places of the whole list.
+def _undo_differences(written: _Int32, starts: _Int64) -> _Int32:
+    """The lengths [R] of all runs, those at even places first.
 
     From a mask's fourth number on, each is a difference to the run two places before: so every second number is summed,
-    through all masks at once, and what stood before each mask is taken off again.
+    through all masks at once, and each mask begins by taking off what was summed before it. A mask's first number
+    stands outside those sums.
     """
-    first, last = starts[:-1], starts[1:]
-    first, last = first[last > first], last[last > first]
-    even, odd = (_running_sum(written[parity::2]) for parity in (0, 1))
-    for parity, running in enumerate((even, odd)):
-        starts_here = first % 2 == parity
-        # Runs 0, 2, 4, ... of the masks that start at this parity (run 0 is no difference), 1, 3, 5, ... of the others.
-        before = running[np.where(starts_here, first, first - 1) // 2 + 1]
-        running[1:] -= np.repeat(before, _num_places(last, parity) - _num_places(first, parity))
-        running[1:][first[starts_here] // 2] = written[first[starts_here]]
-    return even[1:], odd[1:]
+    halves = np.concatenate((written[0::2], written[1::2]))
+    num_runs = np.diff(starts)
+    first = _in_halves(starts[:-1][num_runs > 0], len(written))
+    first_lengths = halves[first]
+    halves[first] = 0
+    summed = starts[:-1][num_runs > 1]
+    edges = _edges(summed, len(written))
+    halves[edges[1:]] -= np.add.reduceat(halves, edges)[:-1]
+    lengths = np.cumsum(halves, dtype=np.int32)
+    lengths[first] = first_lengths
+    return lengths
 
 
-def _running_sum(values: _Int64) -> _Int64:
-    """0 and the sums of the first 1, 2, ... values."""
-    running = np.zeros(len(values) + 1, np.int64)
-    np.cumsum(np.ascontiguousarray(values), out=running[1:])  # over a strided view it takes five times as long
-    return running
+def _in_halves(places: _Int64, num_places: int) -> _Int64:
+    """Where `places` of a list are once those at even places stand first."""
+    return places // 2 + (places % 2) * ((num_places + 1) // 2)
 
 
-def _num_places(place: _Int64, parity: int) -> _Int64:
-    """How many places of `parity` come before `place`."""
-    return (place + 1 - parity) // 2
+def _edges(places: _Int64, num_places: int) -> _Int64:
+    """Where what stands from `places` on begins in either half, one half after the other."""
+    return np.concatenate(((places + 1) // 2, places // 2 + (num_places + 1) // 2))
 
 
 def judge(runs: Runs, pixels: _Int64) -> tuple[_Int64, NDArray[np.int8]]:
     """Areas and faults [N] of masks that should have `pixels` [N] each; the area is 0 where a mask is faulty."""
-    first, last = runs.starts[:-1], runs.starts[1:]
+    num_masks = len(pixels)
+    edges = _edges(runs.starts, len(runs.halves))
     corrupt = runs.corrupt.copy()
-    sums = []
-    for parity, lengths in enumerate((runs.even, runs.odd)):
-        running = _running_sum(lengths)
-        sums.append(running[_num_places(last, parity)] - running[_num_places(first, parity)])
-        negative = np.flatnonzero(lengths < 0)
-        if negative.size:
-            corrupt[np.searchsorted(runs.starts, 2 * negative + parity, side="right") - 1] = True
-    areas = np.where(first % 2 == 0, sums[1], sums[0])
+    negative = np.flatnonzero(runs.halves < 0)
+    if negative.size:
+        corrupt[(np.searchsorted(edges, negative, side="right") - 1) % (num_masks + 1)] = True
+    sums = _sums_between(runs.halves, edges)
+    even, odd = sums[:num_masks], sums[num_masks + 1 :]
+    areas = np.where(runs.starts[:-1] % 2 == 0, odd, even)
     faults = np.where(areas == 0, MaskFault.EMPTY, MaskFault.NONE).astype(np.int8)
-    faults[sums[0] + sums[1] != pixels] = MaskFault.WRONG_SIZE
+    faults[even + odd != pixels] = MaskFault.WRONG_SIZE
     faults[corrupt] = MaskFault.CORRUPT
     return np.where(faults == MaskFault.NONE, areas, 0), faults
+
+
+def _sums_between(values: _Int32, edges: _Int64) -> _Int64:
+    """The sum of the `values` between each two neighbours of the rising `edges`, which span them all."""
+    sums = np.zeros(len(edges) - 1, np.int64)
+    filled = edges[1:] > edges[:-1]
+    sums[filled] = np.add.reduceat(values, edges[:-1][filled], dtype=np.int64)
+    return sums
 
 
 def sample_groups(

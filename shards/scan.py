@@ -8,8 +8,9 @@ import contextlib
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import IO
 
 import msgspec
@@ -19,7 +20,7 @@ from manifests.errors import Reason, Rejected, Repair
 from manifests.sample import encode_masks
 from manifests.tables import CATALOG, LABEL_RANGES, REJECTS, TableWriter, table_writer
 from shards.images import inspect_image, perceptual_hash, verify_decodes
-from shards.sources.source import Picture, Reject, Repaired, ScanPart, Source
+from shards.sources.source import Label, Picture, Reject, Repaired, ScanPart, Source
 
 MAX_KEY_BYTES = 80  # leaves room for a repeat's `-r999` within 90
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]+")
@@ -116,18 +117,41 @@ def _open_outputs(place: ScannedPart) -> Iterator["_Outputs"]:
         files.commit(place.masks) as masks,
         table_writer(place.rejects, REJECTS) as rejects,
     ):
-        yield _Outputs(place.source, catalog, labels, masks, rejects)
+        yield _Outputs(place.source, catalog, LabelFiles(labels, masks), rejects)
+
+
+class LabelFiles:
+    """An open table of labels, and the open file of masks that its byte ranges point into."""
+
+    def __init__(self, rows: TableWriter, masks: IO[bytes]) -> None:
+        self._rows, self._masks = rows, masks
+        self._end = 0
+
+    def add(self, key: str, labels: Sequence[Label]) -> None:
+        """Set down the labels of one picture."""
+        encoded = [encode_masks(label.masks) for label in labels]
+        sizes = [len(data) for data in encoded]
+        *offsets, self._end = accumulate(sizes, initial=self._end)
+        self._masks.write(b"".join(encoded))
+        self._rows.add_columns(
+            [key] * len(labels),
+            [label.phrase for label in labels],
+            [label.state for label in labels],
+            [label.mask_state for label in labels],
+            offsets,
+            sizes,
+            [label.known_by for label in labels],
+        )
 
 
 class _Outputs:
     """The open files of one part, and what was counted."""
 
     def __init__(
-        self, source: str, catalog: TableWriter, labels: TableWriter, masks: IO[bytes], rejects: TableWriter
+        self, source: str, catalog: TableWriter, labels: "LabelFiles", rejects: TableWriter
     ) -> None:
         self._source = source
-        self._catalog, self._labels, self._masks, self._rejects = catalog, labels, masks, rejects
-        self._masks_end = 0
+        self._catalog, self._labels, self._rejects = catalog, labels, rejects
         self._keys: set[str] = set()
         self.images = 0
         self.rejected_images = 0
@@ -196,13 +220,4 @@ class _Outputs:
             perceptual_hash(picture.data),
             picture.origin or picture.uri,
         )
-        self._take_labels(key, picture)
-
-    def _take_labels(self, key: str, picture: Picture) -> None:
-        for label in picture.labels:
-            data = encode_masks(label.masks)
-            self._masks.write(data)
-            self._labels.add(
-                key, label.phrase, str(label.state), str(label.mask_state), self._masks_end, len(data), label.known_by
-            )
-            self._masks_end += len(data)
+        self._labels.add(key, picture.labels)

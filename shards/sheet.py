@@ -6,9 +6,7 @@ bucket costs no more than one of a small build.
 
 # N masks of a prompt, H W pixels of a thumbnail
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,18 +17,24 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from manifests import files
-from manifests.errors import ManifestError, Rejected, TableError
+from manifests.errors import TableError
 from manifests.manifest import Manifest
-from manifests.recipe import SPLITS
-from manifests.sample import MaskState, Prompt, Sample, decode_sample
-from shards.blocks import SampleIndex, read_image_keys, read_index
-from shards.images import Letterbox, decode_rgb, scaled_size
+from manifests.sample import MaskState, Prompt, Sample
+from shards.blocks import SampleIndex, read_image_keys
+from shards.build_pictures import (
+    Drawn,
+    as_thumbnail,
+    decode_at,
+    find_pictures,
+    open_sample,
+    open_splits,
+    read_ahead,
+    those,
+)
+from shards.images import Letterbox
 from shards.masks import mask_from_array, resize_mask_groups
 from shards.page import PagePrompt, PageSample
-from shards.tar import json_after
 
-WEBP_QUALITY = 45
-_READERS = 4  # samples in flight; hides some of a bucket's latency
 # What is shown of a table; all but the first two may lack.
 _COLUMNS = {
     "key": pa.string(),
@@ -41,14 +45,6 @@ _COLUMNS = {
     "standard_score": pa.float64(),
     "rank": pa.int64(),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
-    """Samples of one split, by their places in its written order."""
-
-    index: SampleIndex
-    numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,18 +67,6 @@ def share_out(sizes: Mapping[str, int], limit: int) -> dict[str, int]:
     return shares
 
 
-def open_splits(folder: str, manifest: Manifest, split: str | None) -> list[Drawn]:
-    """All samples of the build, or of one of its splits.
-
-    Raises:
-        ManifestError: it has no samples of `split`, or is damaged.
-        TableError: `samples.parquet` cannot be read.
-    """
-    names = [split] if split else [name for name in SPLITS if manifest.splits.get(name)]
-    indices = [read_index(folder, name) for name in names]
-    return [Drawn(index=index, numbers=tuple(range(len(index)))) for index in indices]
-
-
 def draw(splits: Sequence[Drawn], limit: int, seed: int) -> list[Drawn]:
     """Up to `limit` of these samples, drawn by `seed`, in the order in which they were given."""
     shares = share_out({drawn.index.split: len(drawn.numbers) for drawn in splits}, limit)
@@ -100,46 +84,30 @@ def read_samples(splits: Sequence[Drawn], pixels: int) -> Iterator[PageSample]:
     Raises:
         ManifestError: a shard is missing or damaged.
     """
-    with ThreadPoolExecutor(_READERS) as pool:
-        for drawn in splits:
-            read = partial(_read_sample, drawn.index, pixels)
-            for first in range(0, len(drawn.numbers), 16 * _READERS):
-                yield from pool.map(read, drawn.numbers[first : first + 16 * _READERS])
+    for drawn in splits:
+        yield from read_ahead(drawn, partial(_read_sample, pixels))
 
 
-def _read_sample(index: SampleIndex, pixels: int, number: int) -> PageSample:
-    shard, start, stop = index.extent(number)
-    jpeg_bytes = int(index.jpeg_bytes_n[number])
-    where = f"{index.uri(shard)}: sample at byte {start}"
-    try:
-        data = files.read_range(index.uri(shard), start, stop - start)
-        sample = decode_sample(json_after(data, jpeg_bytes), where=where)
-        side = min(pixels, max(sample.width, sample.height))
-        picture = decode_rgb(memoryview(data)[:jpeg_bytes], longest=side)
-        _require_shapes(sample, picture.size, side)
-        prompts = _page_prompts(sample, picture.size)
-    except (OSError, ValueError, Rejected) as error:
-        cure = f"run python -m shards.verify {index.folder}"
-        raise ManifestError(f"{where}: expected a sound sample, found: {error}; {cure}") from error
-    encoded = io.BytesIO()
-    picture.save(encoded, "WEBP", quality=WEBP_QUALITY, method=2)
-    return PageSample(
-        key=sample.key,
-        source=sample.source,
-        split=index.split,
-        width=sample.width,
-        height=sample.height,
-        thumbnail=encoded.getvalue(),
-        thumbnail_width=picture.width,
-        thumbnail_height=picture.height,
-        prompts=prompts,
-    )
+def _read_sample(pixels: int, index: SampleIndex, number: int) -> PageSample:
+    with open_sample(index, number) as (sample, jpeg):
+        picture = decode_at(jpeg, sample, pixels)
+        _require_shapes(sample)
+        thumbnail = as_thumbnail(picture)
+        return PageSample(
+            key=sample.key,
+            source=sample.source,
+            split=index.split,
+            width=sample.width,
+            height=sample.height,
+            thumbnail=thumbnail.data,
+            thumbnail_width=thumbnail.width,
+            thumbnail_height=thumbnail.height,
+            prompts=_page_prompts(sample, picture.size),
+        )
 
 
-def _require_shapes(sample: Sample, size: tuple[int, int], side: int) -> None:
-    """The picture, now of `size`, and all masks are of the size that the sample says."""
-    if size != scaled_size(sample.width, sample.height, side):
-        raise ValueError(f"the picture has another shape than its {sample.width} x {sample.height}")
+def _require_shapes(sample: Sample) -> None:
+    """All masks are of the size that the sample says."""
     for prompt in sample.prompts:
         if any(mask.size != (sample.height, sample.width) for mask in prompt.masks):
             raise ValueError(f"a mask of {prompt.phrase!r} has another shape than the picture")
@@ -182,12 +150,8 @@ def read_asked(table_uri: str, folder: str, manifest: Manifest, split: str | Non
     """
     table = _read_table(table_uri)
     keys = pc.unique(table["key"])
-    found = []
-    for drawn in open_splits(folder, manifest, split):
-        image_keys = read_image_keys(drawn.index)
-        numbers = np.flatnonzero(pc.is_in(image_keys, keys).to_numpy(zero_copy_only=False)).tolist()
-        first = {image_keys[number].as_py(): number for number in reversed(numbers)}
-        found.append(replace(drawn, numbers=tuple(sorted(first.values()))))
+    splits = open_splits(folder, manifest, split)
+    found = [those(drawn, numbers) for drawn, numbers in zip(splits, find_pictures(keys, splits), strict=True)]
     if not any(drawn.numbers for drawn in found):
         where = f"{folder}, split {split}" if split else folder
         raise TableError(f"{table_uri}: expected pictures of {where}, found none of its {len(keys)} keys there")

@@ -6,11 +6,14 @@ import os
 import select
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -141,6 +144,19 @@ class Page:
         sent = [event for event in self.events if event.get("method") == "Network.requestWillBeSent"]
         urls = [str(event["params"]["request"]["url"]) for event in sent]
         return [url for url in urls if not url.startswith("data:")]
+
+
+@contextmanager
+def any_browser() -> Iterator[Page]:
+    """A tab of an installed browser; without one the test is skipped."""
+    executable = find_chromium()
+    if executable is None:
+        pytest.skip("no Chromium on this machine; install the package chromium to run these tests")
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
+        open_browser(executable, Path(profile)) as page,
+    ):
+        yield page
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 A tar is one part; a folder becomes parts of 1,000 pictures. Phrases are looked up in the spilled sidecar while a part
 is scanned; each part notes the image ids that it met, so that `unmatched` can name sidecar rows without a picture.
+Phrases that were retrieved (`miners.retrieval`) come as one sidecar per part, and are known by that.
 """
 
 import hashlib
@@ -16,19 +17,30 @@ import numpy as np
 
 from manifests import files
 from manifests.errors import Reason, Rejected, SourceError
-from manifests.recipe import Recipe, Sa1bSource, last_name
+from manifests.recipe import RETRIEVE, Recipe, Sa1bSource, last_name
 from shards.sources.pairs import Pair, folder_pairs, kind_of, stem_of, tar_pairs
 from shards.sources.sa1b_labels import Floors, Sa1bFile, decode_file, label_image
 from shards.sources.sidecar import SidecarReader, rejects_of, sidecar_digest, spill
 from shards.sources.source import Found, Label, Picture, Prepared, Reject, ScanPart
 
 SCAN_VERSION = 2  # part of every part's name: raise it when what a scan finds changes
-RETRIEVE = "retrieve"
 FOLDER_PICTURES = 1000
 MAX_UNMATCHED = 1000
 
 _PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 _SEEN = "seen"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieved:
+    """Phrases that an encoder found for a source's masks: a sidecar for each part."""
+
+    folder: str
+    digest: str  # of everything but the part that decides what the sidecars hold
+
+    def sidecar(self, part: ScanPart) -> str:
+        """Where the sidecar of `part` lies; its spilled rows lie beside it."""
+        return f"{part.spill}.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +54,7 @@ class Sa1b:
     licence: str
     exhaustive_over: tuple[str, ...]
     floors: Floors
+    retrieved: Retrieved | None = None
 
     def prepare(self, work: str) -> Prepared:
         """One part per tar, and per 1,000 pictures of a folder; the sidecar is spilled below `work`.
@@ -55,7 +68,7 @@ class Sa1b:
                 f"sources.{self.name}: data = {', '.join(self.data)} names no tar and no jpg or json; "
                 "expected SA-1B tars (sa_*.tar) or folders of sa_1.jpg and sa_1.json. Check the path in the recipe"
             )
-        spilled, digest = "", ""
+        spilled, digest = "", "" if self.retrieved is None else self.retrieved.digest
         rejects: tuple[Reject, ...] = ()
         if self.phrases:
             uris = self._sidecar()
@@ -85,8 +98,10 @@ class Sa1b:
             raise SourceError(
                 f"sources.{self.name}: {uri} is listed but not there; expected a tar. Mend or remove the link"
             ) from error
-        name = self._part_name(stem_of(_name(uri)), digest, [files.relative(uri, self.root)], [found])
-        return ScanPart(name=name, weight=max(1, found.num_bytes), uri=uri, spill=spilled)
+        label, names = stem_of(_name(uri)), [files.relative(uri, self.root)]
+        name = self._part_name(label, digest, names, [found])
+        weight = max(1, found.num_bytes)
+        return ScanPart(name=name, weight=weight, uri=uri, spill=spilled or self._place(label, names, [found]))
 
     def _folder_parts(self, folder: str, names: Sequence[str], spilled: str, digest: str) -> Iterator[ScanPart]:
         by_stem = [list(group) for _, group in groupby(sorted(names, key=lambda n: (stem_of(n), n)), key=stem_of)]
@@ -94,25 +109,30 @@ class Sa1b:
             items = tuple(name for group in by_stem[first : first + FOLDER_PICTURES] for name in group)
             found = [_fingerprint(files.join(folder, item)) for item in items]
             label = f"{_name(folder)}-{first // FOLDER_PICTURES:05d}"
-            name = self._part_name(label, digest, [files.relative(folder, self.root), *items], found)
+            names = [files.relative(folder, self.root), *items]
+            name = self._part_name(label, digest, names, found)
             weight = max(1, sum(one.num_bytes for one in found))
-            yield ScanPart(name=name, weight=weight, uri=folder, items=items, spill=spilled)
+            place = spilled or self._place(label, names, found)
+            yield ScanPart(name=name, weight=weight, uri=folder, items=items, spill=place)
 
     def _part_name(self, label: str, digest: str, names: Sequence[str], found: Sequence[files.Fingerprint]) -> str:
         """A name that changes with everything that decides what the part holds, and not with where it lies."""
         versions = [(one.num_bytes, one.version) for one in found]
         options = (self.licence, self.exhaustive_over, self.floors)
-        decides = msgspec.json.encode([SCAN_VERSION, options, digest, names, versions], order="deterministic")
-        plain = re.sub(r"[^A-Za-z0-9_-]", "_", label)[:64]
-        return f"{self.name}-{plain}-{hashlib.sha256(decides).hexdigest()[:16]}"
+        return f"{self.name}-{_named(label, [SCAN_VERSION, options, digest, names, versions])}"
+
+    def _place(self, label: str, names: Sequence[str], found: Sequence[files.Fingerprint]) -> str:
+        """Where a part's retrieved phrases lie, whatever the recipe says besides; "" where none are."""
+        versions = [(one.num_bytes, one.version) for one in found]
+        return files.join(self.retrieved.folder, _named(label, [names, versions])) if self.retrieved else ""
 
     def scan(self, part: ScanPart) -> Iterator[Found]:
         """The pictures of a tar or folder as they come, each with its labels, and what was dropped."""
+        if self.retrieved is not None:
+            spill([self.retrieved.sidecar(part)], part.spill)
         reader = SidecarReader(part.spill) if part.spill else None
-        where = files.relative(part.uri, self.root)
-        pairs = folder_pairs(part.uri, part.items, where) if part.items else tar_pairs(part.uri, where)
         seen: list[int] = []
-        for pair in pairs:
+        for pair in self._pairs(part):
             if isinstance(pair, Reject):
                 seen += _id_in_name(pair.where)
                 yield pair
@@ -125,8 +145,23 @@ class Sa1b:
                 continue
             seen.append(file.image.image_id)
             yield from self._found(pair, file, reader)
-        if part.spill:
+        if part.spill and self.retrieved is None:
             files.write_bytes(_seen_uri(part), np.array(seen, "<i8").tobytes())
+
+    def pictures(self, part: ScanPart) -> Iterator[tuple[Sa1bFile, bytes]]:
+        """Every picture of `part` with all its masks, unchecked; what cannot be read is left to the scan to count."""
+        for pair in self._pairs(part):
+            if isinstance(pair, Reject):
+                continue
+            try:
+                file = decode_file(pair.json)
+            except Rejected:
+                continue
+            yield file, pair.image
+
+    def _pairs(self, part: ScanPart) -> Iterator[Pair | Reject]:
+        where = files.relative(part.uri, self.root)
+        return folder_pairs(part.uri, part.items, where) if part.items else tar_pairs(part.uri, where)
 
     def _found(self, pair: Pair, file: Sa1bFile, reader: SidecarReader | None) -> Iterator[Found]:
         """The picture with its labels; exhaustive over nothing without labels, or where a phrase cannot be told."""
@@ -137,6 +172,8 @@ class Sa1b:
             exhaustive = bool(self.exhaustive_over)
             labelled = label_image(file, rows, self.floors, pair.where, exhaustive=exhaustive)
             labels = labelled.labels
+            if self.retrieved is not None:
+                labels = tuple(msgspec.structs.replace(label, known_by="retrieved") for label in labels)
             exhaustive_over = self.exhaustive_over if labels and labelled.is_closed else ()
             yield from labelled.dropped
         yield Picture(
@@ -156,7 +193,7 @@ class Sa1b:
         The first 1,000 one by one, the rest as one with their number: all of SA-1B's phrases may stand beside one tar.
         A part whose note was deleted is read again.
         """
-        if not prepared.parts or not prepared.parts[0].spill:
+        if not prepared.parts or not prepared.parts[0].spill or self.retrieved is not None:
             return
         for part in prepared.parts:
             if not files.exists(_seen_uri(part)):
@@ -191,6 +228,12 @@ def open_sa1b(name: str, table: Sa1bSource, recipe: Recipe) -> Sa1b:
             phrase_score=table.min_phrase_score,
         ),
     )
+
+
+def _named(label: str, decides: Sequence[object]) -> str:
+    """A file name of `label` and a digest."""
+    digest = hashlib.sha256(msgspec.json.encode(decides, order="deterministic")).hexdigest()[:16]
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', label)[:64]}-{digest}"
 
 
 def _fingerprint(uri: str) -> files.Fingerprint:

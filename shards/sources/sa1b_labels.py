@@ -4,9 +4,9 @@ Only masks that carry a phrase are checked; SA-1B's masks are no exhaustive list
 unless the recipe says over which vocabulary the labels are exhaustive.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -21,6 +21,7 @@ from shards.sources.sidecar import PhraseRows
 from shards.sources.sidecar_rows import MAX_ID, NO_ANNOTATION, Rle
 from shards.sources.source import Label, LabelState, Reject, Repaired
 
+_CACHED_PHRASES = 1 << 14
 _CACHED_PHRASE_BYTES = 1024
 _UNTOLD = frozenset({Reason.EMPTY_PHRASE, Reason.PHRASE_TOO_LONG, Reason.PHRASE_NOT_UTF8})
 _AREA_TOLERANCE = 1.0  # pixels by which a claimed area may differ from the mask's
@@ -137,32 +138,40 @@ def _all_sound(file: Sa1bFile, rows: PhraseRows, floors: Floors, *, exhaustive: 
     if not num_rows:
         return ()
     annotations = {annotation.id: annotation for annotation in file.annotations}
-    known = [_cached_phrase(raw) for raw in rows.phrases if raw is not None and len(raw) <= _CACHED_PHRASE_BYTES]
+    known = [_phrases[raw] for raw in rows.phrases if raw is not None]
     phrases = [phrase for phrase in known if isinstance(phrase, _Phrase)]
     claimed = [annotations[number] for number in rows.annotation_ids if number in annotations]
     if len(annotations) < len(file.annotations) or not len(phrases) == len(claimed) == num_rows:
         return None
     phrase_ids = [phrase.id for phrase in phrases]
-    rles = [annotation.segmentation for annotation in claimed]
+    if len(set(zip(rows.annotation_ids, phrase_ids, strict=True))) < num_rows:
+        return None
     size = (file.image.height, file.image.width)
-    if {rle.size for rle in rles} != {size} or len(set(zip(rows.annotation_ids, phrase_ids, strict=True))) < num_rows:
+    if [score for score in rows.scores if not score >= floors.phrase_score] or not _are_sound(claimed, size, floors):
         return None
-    if not _are_sound(claimed, size, floors) or not float(np.min(rows.scores)) >= floors.phrase_score:
-        return None
-    grouped: dict[str, tuple[_Phrase, list[Mask]]] = {}
-    for key, phrase, rle in zip(phrase_ids, phrases, rles, strict=True):
-        grouped.setdefault(key, (phrase, []))[1].append(Mask(size=size, counts=rle.counts))
+    masks: dict[str, list[Mask]] = defaultdict(list)
+    for key, annotation in zip(phrase_ids, claimed, strict=True):
+        masks[key].append(Mask(size=size, counts=annotation.segmentation.counts))
+    spelling = {phrase.id: phrase.text for phrase in reversed(phrases)}  # the first one stays
     state = MaskState.COMPLETE if exhaustive else MaskState.PARTIAL
     return tuple(
-        Label(phrase=phrase.text, state=LabelState.PRESENT, mask_state=state, masks=tuple(masks), known_by="sidecar")
-        for _, (phrase, masks) in sorted(grouped.items())
+        Label(
+            phrase=spelling[key],
+            state=LabelState.PRESENT,
+            mask_state=state,
+            masks=tuple(masks[key]),
+            known_by="sidecar",
+        )
+        for key in sorted(masks)
     )
 
 
 def _are_sound(claimed: Sequence[Annotation], size: tuple[int, int], floors: Floors) -> bool:
-    """Whether every mask is sound, above the floors and of the area that it claims."""
-    heights, widths = [size[0]] * len(claimed), [size[1]] * len(claimed)
-    check = check_masks([annotation.segmentation.counts for annotation in claimed], heights, widths)
+    """Whether every mask is sound, of this `size`, above the floors and of the area that it claims."""
+    rles = [annotation.segmentation for annotation in claimed]
+    if {rle.size for rle in rles} != {size}:
+        return False
+    check = check_masks([rle.counts for rle in rles], [size[0]] * len(rles), [size[1]] * len(rles))
     areas = np.array([annotation.area for annotation in claimed])
     return (
         not check.faults.any()
@@ -200,9 +209,18 @@ def judge_image(file: Sa1bFile, rows: PhraseRows, floors: Floors, where: str, *,
     )
 
 
-@lru_cache(maxsize=1 << 14)
-def _cached_phrase(raw: bytes) -> _Phrase | Rejected:
-    return _read_phrase(raw)
+class _Phrases(dict[bytes, _Phrase | Rejected]):
+    """Phrases as they stand in a sidecar, each read once; `lru_cache` would take longer than the labels do."""
+
+    def __missing__(self, raw: bytes) -> _Phrase | Rejected:
+        if len(raw) > _CACHED_PHRASE_BYTES:
+            return _read_phrase(raw)
+        if len(self) >= _CACHED_PHRASES:
+            self.clear()
+        return self.setdefault(raw, _read_phrase(raw))
+
+
+_phrases = _Phrases()
 
 
 def _read_phrase(raw: bytes) -> _Phrase | Rejected:
@@ -222,7 +240,7 @@ def _claims(rows: PhraseRows, places: Mapping[int, int], dropped: _Dropped) -> I
     for row, annotation_id, raw, score, segmentation in columns:
         if raw is None:
             continue
-        phrase = _cached_phrase(raw) if len(raw) <= _CACHED_PHRASE_BYTES else _read_phrase(raw)
+        phrase = _phrases[raw]
         if isinstance(phrase, Rejected):
             dropped.reject(f"phrases row {row}", phrase)
             continue

@@ -26,8 +26,7 @@ class LabelState(StrEnum):
     OPEN = "open"  # asked and left open, or its annotation was rejected: never absent
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Label:
+class Label(msgspec.Struct, frozen=True, kw_only=True):
     """One phrase of one image; `phrase` is already normalised (`shards.labels.normalise_phrase`)."""
 
     phrase: str

@@ -807,11 +807,12 @@ def test_a_broken_dog_is_never_an_absent_dog_nor_an_absent_animal(tmp_path: Path
         ({"sample": 3}, ["recipe.toml", "unknown field `sample`", "did you mean `samples`?"]),
         ({"seed": "seven"}, ["recipe.toml", "Expected `int`, got `str` - at `$.seed`"]),
         ({"splits": {"train": 0.5, "val": 0.2}}, ["recipe.toml", "splits", "add up to 0.7", "add up to 1"]),
-        ({"mine": {"encoder": "auto"}}, ["recipe.toml", "[mine]", "does not mine", "Remove"]),
+        ({"mine": {"negatives": ["none.parquet"]}}, ["[mine]", "none.parquet", "does not exist"]),
+        ({"prompts": {"kinds": {"near_text": 1}}}, ["recipe.toml", "asks for near_text", "no [mine] table; add one"]),
         ({"when_short": "stop", "samples": 5000}, ["sa1b", "samples"]),
         ({"prompts": {"vocabulary": "nowhere.txt"}}, ["prompts.vocabulary", "nowhere.txt"]),
     ],
-    ids=["share", "misspelt key", "wrong type", "splits", "mining", "short source", "no vocabulary"],
+    ids=["share", "misspelt key", "wrong type", "splits", "no mined table", "no mine", "short source", "no vocabulary"],
 )
 def test_a_wrong_recipe_stops_with_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: Mapping[str, object], expected: list[str]

@@ -2,7 +2,6 @@
 
 import json
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ import pytest
 
 from manifests.manifest import Manifest, read_manifest
 from manifests.sample import NegativeKind
+from shards.build_pictures import open_splits
 from shards.masks import mask_from_array, mask_to_array, union
 from shards.page import PagePrompt, PageSample, drawn_masks, write_page
-from shards.sheet import open_splits, read_samples
+from shards.sheet import read_samples
 from shards.show import View, about_build, show_build
-from tests.browser import Page, find_chromium, open_browser
+from tests.browser import Page, any_browser
 from tests.factories import absent, make_build, make_mask, make_recipe, make_sample, make_samples, present
 
 HOSTILE = '</script><img src=x onerror="window.broken = 1"><!--'
@@ -29,13 +29,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Page]:
-    executable = find_chromium()
-    if executable is None:
-        pytest.skip("no Chromium on this machine; install the package chromium to run these tests")
-    with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
-        open_browser(executable, Path(profile)) as page,
-    ):
+    with any_browser() as page:
         yield page
 
 

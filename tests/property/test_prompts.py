@@ -10,18 +10,12 @@ from hypothesis import strategies as st
 
 from manifests.recipe import Prompts
 from manifests.sample import Evidence, NegativeKind
-from shards.allotment import pour, share_kinds
-from shards.candidates import Candidates, train_statistics
+from shards.allotment import Room, pour, share_kinds
+from shards.benchmark import ask_benchmark
+from shards.candidates import KINDS, Candidates, train_statistics
 from shards.inventory import ABSENT, PRESENT, STATES, Inventory
 from shards.mixing import apportion
-from shards.prompts import (
-    KINDS,
-    NO_KIND,
-    Asked,
-    ask_benchmark,
-    ask_generated,
-    ask_train,
-)
+from shards.prompts import NO_KIND, Asked, ask_generated, ask_train
 from shards.sources.source import LabelState
 from tests.inventories import make_inventory, random_states
 
@@ -214,10 +208,10 @@ def test_pour_fills_to_the_total_or_to_the_brim(places: list[tuple[int, int]], t
 def test_kinds_are_within_one_over_the_split_where_there_is_room(places: list[tuple[int, int]]) -> None:
     count, hard = (np.array(c) for c in zip(*places, strict=True))
     room = np.stack([np.minimum(hard, 9), np.full(len(count), 9)], axis=1)
-    shared = share_kinds(count, [0.4, 0.6], room)
+    wanted = apportion(int(count.sum()), [0.4, 0.6])
+    shared = share_kinds(count, wanted, Room(room_nk=room))
     np.testing.assert_array_equal(shared.sum(axis=1), count)
-    wanted = apportion(int(count.sum()), [0.4, 0.6])[0]
-    assert shared[:, 0].sum() == min(wanted, np.minimum(count, hard).sum())
+    assert shared[:, 0].sum() == min(wanted[0], np.minimum(count, hard).sum())
 
 
 def test_prompts_of_many_generated_pictures_take_no_memory_for_phrases_not_asked() -> None:

@@ -12,6 +12,7 @@ from manifests.recipe import (
     CocoSource,
     HfColumns,
     HfSource,
+    Mine,
     NoiseSource,
     Prompts,
     Recipe,
@@ -25,6 +26,7 @@ PAGE = ROOT / "docs" / "recipes.md"
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     "The recipe": Recipe,
     "`[prompts]`": Prompts,
+    "`[mine]`": Mine,
     'format = "sa1b"': Sa1bSource,
     'format = "coco"': CocoSource,
     'format = "saco"': SacoSource,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.errors import AbsentiaError, RecipeError
-from manifests.recipe import Recipe, recipe_sha256
+from manifests.recipe import Recipe, portable, recipe_sha256, resolved_encoder, side_files
 from manifests.recipe_file import load_recipe, parse_recipe
 
 GOOD = """
@@ -97,11 +97,10 @@ def test_paths_start_at_the_recipe_and_are_no_part_of_its_digest(tmp_path: Path)
         ),
         ('images = "images"', "images = 3", r"Expected `str`, got `int` - at `\$\.sources"),
         ('images = "images"', "", "missing required field `images`"),
-        ('format = "blank"', 'format = "blank"\n[mine]', r"there is a \[mine\] table, but this version does not mine"),
         (
             'format = "blank"',
             'format = "blank"\n[prompts]\nkinds = { near_text = 1.0 }',
-            "asks for near_text, but this version does not mine",
+            r"asks for near_text, but there is no \[mine\] table; add one",
         ),
         ('format = "blank"', 'format = "blank"\n[prompts]\nkinds = { blank = 1.0 }', "kind of generated pictures"),
         ('format = "blank"', 'format = "blank"\n[prompts]\nkinds = { random = 0.5 }', "add up to 0.5"),
@@ -115,6 +114,125 @@ def test_a_wrong_recipe_is_said_with_place_expectation_and_cure(old: str, new: s
         parsed(changed(old, new))
     assert str(caught.value).startswith("r.toml")
     assert "\n" not in str(caught.value)
+
+
+def with_mine(keys: str, *, kinds: str = "") -> str:
+    prompts = f"[prompts]\nkinds = {kinds}\n" if kinds else ""
+    return f"{GOOD}\n{prompts}[mine]\n{keys}\n"
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ("max_false_negative_rate = 0.0", "mine.max_false_negative_rate = 0.0; expected a number between 0 and 1"),
+        ("max_false_negative_rate = 1", "mine.max_false_negative_rate = 1.0; expected a number between 0 and 1"),
+        ("relative_margin = nan", "mine.relative_margin = nan; expected a finite number"),
+        ("absolute_margin = inf", "mine.absolute_margin = inf; expected a finite number"),
+        ("max_score = nan", "mine.max_score = nan; expected a finite number"),
+        ("min_score = -inf", "mine.min_score = -inf; expected a finite number"),
+        ("min_score = 0.5\nmax_score = 0.4", "mine.min_score = 0.5 is above max_score = 0.4"),
+        ("range_min = -1", "mine.range_min = -1; expected 0 or more"),
+        ("range_max = 0", "mine.range_max = 0; expected 1 or more"),
+        ("range_min = 10\nrange_max = 10", "range_min = 10 and range_max = 10 leave no rank; expected range_min below"),
+        ("num_negatives = 0", "mine.num_negatives = 0; expected 1 or more"),
+        ("max_per_image = 0", "mine.max_per_image = 0; expected 1 or more"),
+        ("max_per_phrase_share = 0", "mine.max_per_phrase_share = 0.0; expected a share above 0 and no more than 1"),
+        ("max_per_phrase_share = 1.1", "mine.max_per_phrase_share = 1.1; expected a share above 0"),
+        ("hidden_share = 1.0", "mine.hidden_share = 1.0; expected a number between 0 and 1"),
+        ("memory_gb = 0", "mine.memory_gb = 0.0; expected a finite number above 0"),
+        ("memory_gb = inf", "mine.memory_gb = inf; expected a finite number above 0"),
+        (
+            "relative_margin = 0.1\nabsolute_margin = 0.1",
+            "gives relative_margin and absolute_margin; exactly one says how strict",
+        ),
+        (
+            "max_false_negative_rate = 0.1\nrelative_margin = 0.1\nabsolute_margin = 0.1",
+            "gives max_false_negative_rate and relative_margin and absolute_margin; exactly one says",
+        ),
+        (
+            'sampling_strategy = "best"',
+            r"Invalid enum value 'best'.*mine\.sampling_strategy`; expected one of top, random",
+        ),
+        ('margin_space = "cosine"', "expected one of standard, raw"),
+        ("relative_marign = 0.1", "unknown field `relative_marign`.*did you mean `relative_margin`"),
+    ],
+)
+def test_a_wrong_mine_table_is_said_with_place_expectation_and_cure(keys: str, words: str) -> None:
+    with pytest.raises(RecipeError, match=words) as caught:
+        parsed(with_mine(keys))
+    assert str(caught.value).startswith("r.toml")
+
+
+def test_a_recipe_that_mines_has_four_kinds_unless_it_names_others() -> None:
+    quarters = dict.fromkeys(("random", "co_occurring", "near_text", "near_image"), 0.25)
+    assert parsed(with_mine("")).prompts.kinds == quarters
+    assert parsed(with_mine("").replace("[mine]", "[prompts]\nstrict = true\n[mine]")).prompts.kinds == quarters
+    assert parsed(with_mine("", kinds="{ near_image = 1.0 }")).prompts.kinds == {"near_image": 1}
+    with pytest.raises(
+        RecipeError, match=r"there is a \[mine\] table, but prompts.kinds asks for nothing that is mined"
+    ):
+        parsed(with_mine("", kinds="{ random = 1.0, near_text = 0 }"))
+
+
+def test_false_alarms_need_a_table_to_come_from() -> None:
+    with pytest.raises(RecipeError, match=r"asks for false_alarm, .* add its predictions table as mine.predictions"):
+        parsed(with_mine("", kinds="{ false_alarm = 1.0 }"))
+    for key in ("predictions", "negatives"):
+        assert parsed(with_mine(f'{key} = ["a.parquet"]', kinds="{ false_alarm = 1.0 }")).mine is not None
+
+
+def test_paths_of_the_mine_table_are_side_files_and_no_part_of_the_digest() -> None:
+    keys = """
+    encoder = "ViT-B-32@weights/clip.safetensors"
+    templates = "data/templates.toml"
+    negatives = ["round-1/negatives.parquet"]
+    predictions = ["student/predictions.parquet"]
+    verifier = ["sam3/verifier.parquet"]
+    decisions = ["s3://bucket/decisions.json"]
+    """
+    recipe = parsed(with_mine(keys))
+    assert side_files(recipe) == {
+        "data/templates.toml": "/data/data/templates.toml",
+        "weights/clip.safetensors": "/data/weights/clip.safetensors",
+        "round-1/negatives.parquet": "/data/round-1/negatives.parquet",
+        "student/predictions.parquet": "/data/student/predictions.parquet",
+        "sam3/verifier.parquet": "/data/sam3/verifier.parquet",
+        "s3://bucket/decisions.json": "s3://bucket/decisions.json",
+    }
+    assert recipe.mine is not None
+    assert resolved_encoder(recipe, recipe.mine) == "ViT-B-32@/data/weights/clip.safetensors"
+    cut = portable(recipe).mine
+    assert cut is not None
+    assert (cut.encoder, cut.templates, cut.negatives) == (
+        "ViT-B-32@clip.safetensors",
+        "templates.toml",
+        ["negatives.parquet"],
+    )
+    assert (cut.predictions, cut.verifier, cut.decisions) == (
+        ["predictions.parquet"],
+        ["verifier.parquet"],
+        ["decisions.json"],
+    )
+    moved = parsed(with_mine(keys.replace("round-1/", "elsewhere/").replace("weights/", "/w/")), folder="/other")
+    assert recipe_sha256(moved) == recipe_sha256(recipe)
+
+
+@pytest.mark.parametrize("encoder", ["auto", "conse", "ViT-B-32-256/datacomp_s34b_b86k", "hf-hub:org/name@main"])
+def test_an_encoder_s_name_that_is_no_path_stays_as_it_is(encoder: str) -> None:
+    recipe = parsed(with_mine(f'encoder = "{encoder}"'))
+    assert side_files(recipe) == {}
+    assert recipe.mine is not None
+    assert resolved_encoder(recipe, recipe.mine) == encoder
+    assert portable(recipe).mine == recipe.mine
+
+
+def test_an_encoder_s_folder_is_resolved_and_cut_to_its_name() -> None:
+    recipe = parsed(with_mine('encoder = "local-dir:models/clip"'))
+    assert recipe.mine is not None
+    assert resolved_encoder(recipe, recipe.mine) == "local-dir:/data/models/clip"
+    cut = portable(recipe).mine
+    assert cut is not None
+    assert cut.encoder == "local-dir:clip"
 
 
 def test_a_recipe_of_generated_pictures_alone_is_refused() -> None:

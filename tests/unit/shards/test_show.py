@@ -17,9 +17,10 @@ import pytest
 
 from manifests.errors import ManifestError, StorageError, TableError
 from manifests.manifest import read_manifest
+from shards.build_pictures import open_splits
 from shards.masks import downscale_mask_for_page
 from shards.page import About, DrawnMask, PagePrompt, PageSample, drawn_masks
-from shards.sheet import draw, open_splits, read_asked, read_asked_samples, read_samples, share_out
+from shards.sheet import draw, read_asked, read_asked_samples, read_samples, share_out
 from shards.show import View, about_build, main, num_samples, show_build, show_table
 from tests.factories import Made, make_build, make_jpeg, make_mask, make_recipe, make_sample, make_samples, present
 
@@ -259,7 +260,6 @@ def test_a_folder_without_a_build_is_one_error_line(tmp_path: Path, capsys: pyte
         ["build", "--out", "x", "--limit", "-1"],
         ["build", "--out", "x", "--pixels", "7"],
         ["build", "--out", "x", "--split", "dev"],
-        ["rows.parquet", "--out", "x"],
         ["build", "--out", "x", "--build", "build"],
     ],
 )

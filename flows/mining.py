@@ -1,0 +1,72 @@
+"""The mining stage of a build: between the splits and the plan, on everything that was scanned."""
+
+import hashlib
+
+import msgspec
+from rich.progress import Progress
+
+from manifests import files
+from manifests.recipe import Mine, Recipe, recipe_sha256
+from miners.ground import choose, prepare_ground
+from miners.hard_negatives import mine, vocabulary_of
+from miners.mined_table import rejects_uri, write_mined
+from miners.outside import read_decisions
+from shards.inventory import Inventory
+from shards.labels import Lexicon
+from shards.publish import inputs_sha256
+from shards.relabelled import with_presences
+from shards.splits import Assignment
+
+_VERSION = 1  # part of the table's name: raise it when mining finds other rows
+
+
+def opened_settings(recipe: Recipe) -> Mine | None:
+    """The recipe's `[mine]` table with its paths as they are opened; None where it does not mine."""
+    if recipe.mine is None:
+        return None
+    lists = {
+        name: [recipe.resolve(uri) for uri in getattr(recipe.mine, name)]
+        for name in ("negatives", "predictions", "verifier", "decisions")
+    }
+    templates = recipe.resolve(recipe.mine.templates) if recipe.mine.templates else ""
+    return msgspec.structs.replace(recipe.mine, templates=templates, **lists)
+
+
+def decided_presences(inventory: Inventory, settings: Mine | None) -> Inventory:
+    """The inventory with the presences that a person found: "it is there" becomes a label without a mask."""
+    if settings is None or not settings.decisions:
+        return inventory
+    decided = read_decisions(settings.decisions, inventory)
+    there = decided.presence_p == 1.0
+    return with_presences(inventory, decided.image_p[there], decided.phrase_p[there])
+
+
+def mine_build(
+    recipe: Recipe,
+    settings: Mine,
+    inventory: Inventory,
+    assignment: Assignment,
+    roots: dict[str, str],
+    lexicon: Lexicon,
+    *,
+    work: str,
+    progress: Progress,
+) -> str:
+    """The negatives table of the train split, mined where it was not."""
+    chosen = choose(settings)
+    asked = [_VERSION, chosen.encoder.digest, recipe_sha256(recipe), inputs_sha256(inventory, recipe)]
+    content = [asked, assignment.split_n.tobytes(), assignment.group_n.tobytes()]
+    digest = hashlib.sha256(msgspec.json.encode(content)).hexdigest()[:16]
+    out = files.join(work, "mining", f"{digest}.parquet")
+    if files.exists(out) and files.exists(rejects_uri(out)):
+        return out
+    vocabulary = recipe.prompts.vocabulary
+    phrase_v = vocabulary_of(
+        inventory, assignment, vocabulary if vocabulary == "present" else recipe.resolve(vocabulary)
+    )
+    ground = prepare_ground(
+        inventory, assignment, roots, lexicon, phrase_v, chosen, settings, folder=work, progress=progress
+    )
+    mined = mine(ground, settings, split="train", seed=recipe.seed, folder=work, progress=progress)
+    write_mined(mined, out)
+    return out

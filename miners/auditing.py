@@ -1,0 +1,121 @@
+"""Run the mining audit of a pool: hide, propose, judge, and read or choose the margins."""
+
+# N pictures of the pool, A audited pictures
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manifests.errors import BuildError
+from manifests.recipe import Mine
+from manifests.sample import NegativeKind
+from miners.false_negatives import (
+    ASSUMPTION,
+    Audit,
+    Hidden,
+    Trial,
+    audit_kind,
+    choose_margin,
+    hide_presences,
+    margins_of,
+)
+from miners.judging import Knowledge, ScoreGuard
+from miners.mining import survey, try_kind
+from miners.pool import Pool
+from miners.proposing import open_searcher, propose, wanted_of
+from shards.splits import seeded_hash
+
+MAX_AUDITED = 20_000  # pictures, drawn by hash: their candidates are held in memory together
+FEWEST_AUDITED = 20  # below, no margin could keep 5 % by conformal risk control, which adds one lost picture
+
+
+def auditable(pool: Pool) -> NDArray[np.int64]:
+    """Rows of the pool whose labels are exhaustive over any of its phrases, at most MAX_AUDITED of them."""
+    inventory = pool.inventory
+    exhaustive_g = np.any(inventory.vocabulary_g[:, pool.phrase_v], axis=1)
+    rows = np.flatnonzero(exhaustive_g[inventory.group_n[pool.picture_n]])
+    order = np.lexsort((rows, seeded_hash(inventory.content_n[pool.picture_n[rows]], "audit")))
+    return np.sort(rows[order[:MAX_AUDITED]])
+
+
+def run_trials(
+    pool: Pool,
+    kinds: Sequence[NegativeKind],
+    knowledge: Knowledge,
+    guard: ScoreGuard,
+    settings: Mine,
+    *,
+    seed: int,
+    folder: str,
+) -> tuple[Hidden, list[Trial]]:
+    """The candidates of each kind, mined from the pool's auditable pictures with a share of their presences hidden."""
+    audited = pool.restricted(auditable(pool))
+    rng = np.random.default_rng([seed, 5])
+    hidden = hide_presences(pool.inventory, audited.picture_n, settings.hidden_share, rng)
+    blind = audited.with_labels(hidden.inventory)
+    searcher = open_searcher(blind, settings, folder)
+    trials = []
+    for kind in kinds:
+        wanted = wanted_of(kind, blind, settings)
+        found = survey(blind, propose(kind, searcher, wanted), knowledge, guard)
+        trials.append(try_kind(kind, blind, found, pool.inventory, wanted, seed))
+    return hidden, trials
+
+
+def audit_pool(
+    pool: Pool,
+    kinds: Sequence[NegativeKind],
+    knowledge: Knowledge,
+    guard: ScoreGuard,
+    settings: Mine,
+    *,
+    rate: float | None,
+    seed: int,
+    split: str,
+    folder: str,
+) -> tuple[Audit | None, dict[NegativeKind, ScoreGuard]]:
+    """The audit, and the score guard of each kind: with `rate` the hardest margin that keeps it, else `guard` itself.
+
+    Raises:
+        BuildError: there are too few exhaustive pictures to choose by, or no margin keeps the rate.
+    """
+    num_audited = len(auditable(pool))
+    if num_audited < FEWEST_AUDITED:
+        if rate is not None:
+            raise BuildError(
+                f"split {split}: max_false_negative_rate = {rate:g} asks the audit to choose the margin, but only "
+                f"{num_audited} pictures have exhaustive labels; expected at least {FEWEST_AUDITED}. Add a source "
+                "whose labels are exhaustive (COCO), or give relative_margin or absolute_margin instead"
+            )
+        return None, dict.fromkeys(kinds, guard)
+    hidden, trials = run_trials(pool, kinds, knowledge, guard, settings, seed=seed, folder=folder)
+    rng = np.random.default_rng([seed, 6])
+    guards = {
+        kind: guard if rate is None else _chosen(trial, guard, rate) for kind, trial in zip(kinds, trials, strict=True)
+    }
+    audits = [audit_kind(trial, _margin(guards[kind]), rng) for kind, trial in zip(kinds, trials, strict=True)]
+    audit = Audit(
+        split=split,
+        hidden_share=settings.hidden_share,
+        num_hidden=hidden.num_hidden,
+        max_false_negative_rate=rate,
+        assumption=ASSUMPTION,
+        kinds=audits,
+    )
+    return audit, guards
+
+
+def _chosen(trial: Trial, guard: ScoreGuard, rate: float) -> ScoreGuard:
+    margin = choose_margin(trial, margins_of(trial).tolist(), rate)
+    if margin is None:
+        raise BuildError(
+            f"{trial.kind}: no margin keeps the false negative rate at {rate:g} over {trial.num_pictures} audited "
+            "pictures; expected one that mines anything. Raise max_false_negative_rate, or name a better encoder"
+        )
+    return replace(guard, margin=margin)
+
+
+def _margin(guard: ScoreGuard) -> float:
+    return -np.inf if guard.margin is None else guard.margin

@@ -1,0 +1,171 @@
+"""Pairs of picture and phrase that look alike, hardest first: for each phrase its nearest pictures, and the reverse.
+
+All scores are standardised per phrase: how unusual a picture is for that phrase, in deviations of the pool. So scores
+of different phrases can be compared, and a picture's nearest phrases are no longer always the same few hub phrases.
+"""
+
+# N pictures, V phrases, C candidates, Q queries, K candidates per query, D width, B pictures of a block
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manifests.sample import NegativeKind
+from miners.context import Context
+from miners.guards import CALLED_PRESENT
+from miners.index import Index
+from miners.outside import Said
+from miners.phrase_queries import PhraseQueries, pair_scores
+from miners.pool import NO_COLUMN, Pool
+
+MAX_DEPTH = 1 << 14  # pictures that are looked at for one phrase
+CONTEXT_WEIGHT = 0.6  # of the logarithm of the neighbours' vote, beside a standard score
+_BLOCK_CELLS = 1 << 22
+_SLACK = 16  # candidates beyond the wanted, since float32 decides who is looked at and float64 who comes first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidates:
+    """Pairs, sorted by query and hardest first within it; rows and columns are the pool's."""
+
+    kind: NegativeKind
+    row_c: NDArray[np.int64]
+    column_c: NDArray[np.int64]
+    score_c: NDArray[np.float64]  # cosine; presence for a false alarm
+    standard_c: NDArray[np.float64]
+    evidence_c: NDArray[np.float64]  # that the phrase is there after all; NaN for a false alarm
+    positive_c: NDArray[np.float64]  # standard score that margins compare with; NaN where there is none
+    positive_score_c: NDArray[np.float64]  # the same as a cosine
+
+    @property
+    def query_c(self) -> NDArray[np.int64]:
+        """The side that asks: a phrase's column for near_image, a picture's row otherwise."""
+        return self.column_c if self.kind is NegativeKind.NEAR_IMAGE else self.row_c
+
+    def __len__(self) -> int:
+        return len(self.row_c)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Searcher:
+    """A pool with what its phrases ask, its pictures in an index, and what stands around each."""
+
+    pool: Pool
+    queries: PhraseQueries
+    index: Index
+    context: Context
+
+
+def near_image(searcher: Searcher, depth_v: NDArray[np.int64]) -> Iterator[Candidates]:
+    """For each phrase the pictures that look most like it, `depth_v` of them at most; some phrases at a time."""
+    pool, ranking = searcher.pool, searcher.queries.ranking
+    depth_v = np.minimum(depth_v, min(MAX_DEPTH, pool.num_pictures))
+    start = 0
+    while start < pool.num_phrases:
+        stop = _reach(depth_v, start)
+        depth = int(depth_v[start:stop].max(initial=0))
+        found = searcher.index.search(ranking.rows_vd[start:stop], depth)
+        inside = (found.rows_qk >= 0) & (np.arange(depth)[None, :] < depth_v[start:stop, None])
+        column_c, row_c = np.repeat(np.arange(start, stop), inside.sum(axis=1)), found.rows_qk[inside]
+        positive_c = searcher.queries.positive_v[column_c]
+        yield _hardest_first(NegativeKind.NEAR_IMAGE, searcher, row_c, column_c, found.scores_qk[inside], positive_c)
+        start = stop
+
+
+def _reach(depth_v: NDArray[np.int64], start: int) -> int:
+    """How far from `start` phrases can be taken together within a block's cells; at least one."""
+    widest = np.maximum.accumulate(depth_v[start:])
+    cells = widest * np.arange(1, len(widest) + 1)
+    return start + max(1, int(np.searchsorted(cells, _BLOCK_CELLS, side="right")))
+
+
+def _hardest_first(
+    kind: NegativeKind,
+    searcher: Searcher,
+    row_c: NDArray[np.int64],
+    column_c: NDArray[np.int64],
+    score_c: NDArray[np.float64],
+    positive_c: NDArray[np.float64],
+) -> Candidates:
+    """The pairs by query, and within it by standard score and context; ties by the other side."""
+    pool, queries = searcher.pool, searcher.queries
+    standard_c = queries.ranking.standard(score_c, column_c)
+    hardness_c = standard_c + CONTEXT_WEIGHT * searcher.context.bonus(row_c, column_c)
+    sides = (row_c, column_c) if kind is NegativeKind.NEAR_IMAGE else (column_c, row_c)
+    order = np.lexsort((sides[0], -hardness_c, sides[1]))
+    row_c, column_c, positive_c = row_c[order], column_c[order], positive_c[order]
+    evidence_c = pair_scores(pool.images_nd, row_c, queries.evidence.rows_vd, column_c)
+    return Candidates(
+        kind=kind,
+        row_c=row_c,
+        column_c=column_c,
+        score_c=score_c[order],
+        standard_c=standard_c[order],
+        evidence_c=queries.evidence.standard(evidence_c, column_c) + queries.prior_v[column_c],
+        positive_c=positive_c,
+        positive_score_c=queries.ranking.cosine(positive_c, column_c),
+    )
+
+
+def near_text(searcher: Searcher, depth: int) -> Iterator[Candidates]:
+    """For each picture the `depth` phrases that look most like it; some pictures at a time."""
+    pool, ranking = searcher.pool, searcher.queries.ranking
+    likely = min(depth + _SLACK, pool.num_phrases)
+    rows_vd, mean_v = ranking.rows_vd.astype(np.float32), ranking.mean_v.astype(np.float32)
+    lowest_n = _lowest_present(searcher)
+    step = max(1, _BLOCK_CELLS // max(1, pool.num_phrases))
+    for start in range(0, pool.num_pictures, step):
+        stop = min(start + step, pool.num_pictures)
+        hardness_bv = (pool.images_nd[start:stop].astype(np.float32) @ rows_vd.T - mean_v) / ranking.deviation_v
+        hardness_bv += CONTEXT_WEIGHT * searcher.context.bonuses(start, stop)
+        column_c = np.argpartition(-hardness_bv, likely - 1, axis=1)[:, :likely].reshape(-1)
+        row_c = np.repeat(np.arange(start, stop), likely)
+        score_c = pair_scores(pool.images_nd, row_c, ranking.rows_vd, column_c)
+        positive_c = np.where(np.isnan(lowest_n[row_c]), searcher.queries.positive_v[column_c], lowest_n[row_c])
+        found = _hardest_first(NegativeKind.NEAR_TEXT, searcher, row_c, column_c, score_c, positive_c)
+        yield taken(found, np.tile(np.arange(likely) < depth, stop - start))
+
+
+def _lowest_present(searcher: Searcher) -> NDArray[np.float64]:
+    """Standard score of every picture's lowest present phrase [N]; NaN where it has none."""
+    pool, ranking = searcher.pool, searcher.queries.ranking
+    row_p, column_p = pool.present()
+    standard_p = ranking.standard(pair_scores(pool.images_nd, row_p, ranking.rows_vd, column_p), column_p)
+    lowest_n = np.full(pool.num_pictures, np.inf)
+    np.minimum.at(lowest_n, row_p, standard_p)
+    lowest_n[np.isinf(lowest_n)] = np.nan
+    return lowest_n
+
+
+def taken(candidates: Candidates, chosen_c: NDArray[np.bool_]) -> Candidates:
+    """Some of the candidates."""
+    columns = {
+        field.name: getattr(candidates, field.name)[chosen_c] for field in fields(candidates) if field.name != "kind"
+    }
+    return Candidates(kind=candidates.kind, **columns)
+
+
+def false_alarms(pool: Pool, said: Said) -> Candidates:
+    """For each picture the phrases whose presence a student predicts, highest first; scores are presences."""
+    row_of_picture = np.full(pool.inventory.num_images, -1, np.int64)
+    row_of_picture[pool.picture_n] = np.arange(pool.num_pictures)
+    row_p, column_p = row_of_picture[said.image_p], pool.column_of_phrase[said.phrase_p]
+    here = np.flatnonzero((row_p >= 0) & (column_p != NO_COLUMN))
+    score_p = said.presence_p[here]
+    alarms = here[score_p >= CALLED_PRESENT]
+    mean, deviation = (float(score_p.mean()), float(score_p.std())) if len(here) else (0.0, 0.0)
+    order = alarms[np.lexsort((column_p[alarms], -said.presence_p[alarms], row_p[alarms]))]
+    score_c = said.presence_p[order]
+    nothing_c = np.full(len(order), np.nan)
+    return Candidates(
+        kind=NegativeKind.FALSE_ALARM,
+        row_c=row_p[order],
+        column_c=column_p[order],
+        score_c=score_c,
+        standard_c=(score_c - mean) / max(deviation, float(np.finfo(np.float32).eps)),
+        evidence_c=nothing_c,
+        positive_c=nothing_c,
+        positive_score_c=nothing_c,
+    )

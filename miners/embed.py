@@ -1,0 +1,261 @@
+"""Embeds the pictures, mask crops and phrases of a finished build, as Parquet tables of unit rows.
+
+    python -m miners.embed BUILD --out DIR [--encoder auto]
+
+Part by part and resumable: `DIR/images` and `DIR/crops` hold one table per part of the build, `DIR/phrases` those of
+its phrases, and `DIR/work` what was scanned. Nothing is computed twice, and nothing stale is left lying.
+"""
+
+# N pictures, C crops, V phrases, D width
+
+import argparse
+import hashlib
+import logging
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from manifests import files
+from manifests.stage import Inline, log_to_stderr, progress_bar, run_command, run_stage
+from miners.embed_generated import embed_generated, generated_part
+from miners.embed_parts import EmbedPart, digest_of, embed_parts, wanted_of
+from miners.embedding_files import embedding_writer, read_embeddings
+from miners.encoders import AUTO, Encoder, choose_encoder
+from miners.streaming import BATCH, encode_pictures, require_directions
+from shards.inventory import Inventory
+from shards.labels import phrase_id
+
+IMAGES, CROPS, PHRASES, WORK = "images", "crops", "phrases", "work"  # folders below --out
+_BLOCK = 4096  # phrases in one file
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Embedded:
+    """All rows of an inventory."""
+
+    images_nd: NDArray[np.float16]  # in the inventory's order
+    crop_image_c: NDArray[np.int64]  # row of the inventory
+    crop_phrase_c: NDArray[np.int32]
+    crop_box_c4: NDArray[np.float32]  # x, y, width, height in pixels, context included
+    crops_cd: NDArray[np.float16]
+    digest: str  # of all of the above
+
+
+class PartRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A finished part."""
+
+    images: int
+    crops: int
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command wrote."""
+
+    out: str
+    encoder: str
+    encoder_digest: str
+    why: str
+    width: int
+    images: int  # of the catalog
+    generated: int  # pictures besides
+    crops: int
+    phrases: int
+    digest: str  # of all rows of pictures and crops
+
+
+def embed_phrases(encoder: Encoder, phrases: Sequence[str], *, folder: str) -> NDArray[np.float16]:
+    """The unit row of every phrase [V, D]; what lies in `folder` is not computed again.
+
+    Raises:
+        BuildError: the encoder gives a row that is no direction.
+    """
+    rows = [_embed_block(encoder, block, files.join(folder, name)) for name, block in _blocks(encoder, phrases)]
+    return np.concatenate([np.empty((0, encoder.dim), np.float16), *rows])
+
+
+def _blocks(encoder: Encoder, phrases: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
+    """Blocks of phrases, each with its file's name."""
+    blocks = [phrases[start : start + _BLOCK] for start in range(0, len(phrases), _BLOCK)]
+    return [(f"{digest_of(encoder, block)}.parquet", block) for block in blocks]
+
+
+def _embed_block(encoder: Encoder, phrases: Sequence[str], uri: str) -> NDArray[np.float16]:
+    if not files.exists(uri):
+        names = [f"the phrase {phrase!r}" for phrase in phrases]
+        rows_vd = require_directions(encoder.encode_texts(phrases), names, encoder)
+        with embedding_writer(uri, encoder) as writer:
+            for phrase, row_d in zip(phrases, rows_vd, strict=True):
+                writer.add("", phrase, [], row_d)
+    return read_embeddings(uri, encoder).rows_rd
+
+
+def embed_inventory(
+    inventory: Inventory,
+    roots: Mapping[str, str],
+    encoder: Encoder,
+    *,
+    folder: str,
+    progress: Progress,
+    batch: int = BATCH,
+) -> Embedded:
+    """The row of every picture, and of one crop per picture and present phrase that has a mask: the largest.
+
+    Args:
+        inventory: What was scanned.
+        roots: Where each source's uris start.
+        encoder: Gives the rows.
+        folder: Home of `images/` and `crops/`, which hold one table each per part of the catalog.
+        progress: Where the bar is drawn.
+        batch: Pictures that the model sees at once.
+
+    Raises:
+        BuildError: a picture is gone, changed or does not decode, or the encoder gives a row that is no direction.
+        TableError: a finished table was damaged since.
+    """
+    parts = embed_parts(inventory, encoder)
+    run = partial(_embed_part, inventory=inventory, roots=roots, encoder=encoder, folder=folder, batch=batch)
+    home = files.join(folder, IMAGES)
+    for part in parts:  # a record whose tables were deleted does not say that the part is finished
+        if not all(files.exists(_table(folder, kind, part)) for kind in (IMAGES, CROPS)):
+            files.remove(files.join(home, f"{part.name}.json"))
+    run_stage("embed", parts, run, PartRecord, folder=home, executor=Inline(), progress=progress)
+    return _load(parts, inventory, encoder, folder)
+
+
+def _table(folder: str, kind: str, part: EmbedPart) -> str:
+    return files.join(folder, kind, f"{part.name}.parquet")
+
+
+def _embed_part(
+    part: EmbedPart, *, inventory: Inventory, roots: Mapping[str, str], encoder: Encoder, folder: str, batch: int
+) -> PartRecord:
+    with (
+        embedding_writer(_table(folder, IMAGES, part), encoder) as images,
+        embedding_writer(_table(folder, CROPS, part), encoder) as crops,
+    ):
+        num_crops = 0
+        for rows in encode_pictures(wanted_of(part, inventory, roots), encoder, batch=batch):
+            wanted = rows.wanted
+            images.add(wanted.original.key, "", [], rows.whole_d)
+            for phrase, box, row_d in zip(wanted.phrases, wanted.boxes, rows.crops_kd, strict=True):
+                crops.add(wanted.original.key, phrase, list(box), row_d)
+            num_crops += len(wanted.boxes)
+    return PartRecord(images=part.num, crops=num_crops)
+
+
+def _load(parts: Sequence[EmbedPart], inventory: Inventory, encoder: Encoder, folder: str) -> Embedded:
+    images = [read_embeddings(_table(folder, IMAGES, part), encoder) for part in parts]
+    crops = [read_embeddings(_table(folder, CROPS, part), encoder) for part in parts]
+    numbers = {phrase_id(text): number for number, text in enumerate(inventory.phrases)}
+    phrases = [numbers[phrase_id(text)] for found in crops for text in found.phrases.to_pylist()]
+    nothing = np.empty((0, encoder.dim), np.float16)
+    images_nd = np.concatenate([nothing, *(found.rows_rd for found in images)])
+    crops_cd = np.concatenate([nothing, *(found.rows_rd for found in crops)])
+    crop_image_c = np.concatenate([np.empty(0, np.int64), *(part.image_c for part in parts)])
+    crop_phrase_c = np.array(phrases, np.int32)
+    crop_box_c4 = np.concatenate([np.empty((0, 4), np.float32), *(found.box_r4 for found in crops)])
+    arrays = (images_nd, crop_image_c, crop_phrase_c, crop_box_c4, crops_cd)
+    return Embedded(
+        images_nd=images_nd,
+        crop_image_c=crop_image_c,
+        crop_phrase_c=crop_phrase_c,
+        crop_box_c4=crop_box_c4,
+        crops_cd=crops_cd,
+        digest=hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest(),
+    )
+
+
+def _remove_stale(folder: str, parts: Iterable[str], blocks: Iterable[str]) -> int:
+    """How many files of earlier rows were deleted: of another encoder, or of what has changed since."""
+    names = set(parts)
+    current = {IMAGES: names, CROPS: names, PHRASES: {block.removesuffix(".parquet") for block in blocks}}
+    return sum(_remove_others(files.join(folder, kind), kept) for kind, kept in current.items())
+
+
+def _remove_others(folder: str, names: Iterable[str]) -> int:
+    kept = {f"{name}.{suffix}" for name in names for suffix in ("parquet", "json")}
+    others = [name for name in files.names_in(folder) if name.endswith((".parquet", ".json")) and name not in kept]
+    for name in others:
+        files.remove(files.join(folder, name))
+    return len(others)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m miners.embed", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("build", metavar="BUILD", help="a finished build: a folder or a URL")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the tables go")
+    parser.add_argument(
+        "--encoder", default=AUTO, metavar="NAME", help="auto, conse, or a model of open_clip (default: auto)"
+    )
+    parser.add_argument("--templates", default="", metavar="FILE", help="prompt templates (default: the encoder's own)")
+    parser.add_argument("--allow-pickle", default="", metavar="FILE", help="the one weights file that may be a pickle")
+    parser.add_argument(
+        "--lexicon", action="append", default=[], metavar="FILE", help="synonyms, as the recipe had them"
+    )
+    parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"pictures at once (default: {BATCH})")
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from shards.reopened import reopen
+
+    log_to_stderr()
+    out: str = options.out
+    with progress_bar(quiet=options.quiet) as progress:
+        work = files.join(out, WORK)
+        found = reopen(options.build, work, executor=Inline(), progress=progress, lexicons=options.lexicon)
+        chosen = choose_encoder(options.encoder, templates=options.templates, allow_pickle=options.allow_pickle)
+        encoder, inventory = chosen.encoder, found.inventory
+        _log.info(chosen.why)
+        rows = embed_inventory(inventory, found.roots, encoder, folder=out, progress=progress, batch=options.batch)
+        made = generated_part(options.build, inventory.images["key"], encoder)
+        images = files.join(out, IMAGES)
+        num_made = embed_generated(made, encoder, folder=images, progress=progress, batch=options.batch)
+        embed_phrases(encoder, inventory.phrases, folder=files.join(out, PHRASES))
+    parts = [part.name for part in embed_parts(inventory, encoder)]
+    if num := _remove_stale(out, [*parts, made.name], [name for name, _ in _blocks(encoder, inventory.phrases)]):
+        _log.info("%s files of other rows were deleted from %s", num, out)
+    summary = Summary(
+        out=out,
+        encoder=encoder.name,
+        encoder_digest=encoder.digest,
+        why=chosen.why,
+        width=encoder.dim,
+        images=len(rows.images_nd),
+        generated=num_made,
+        crops=len(rows.crops_cd),
+        phrases=len(inventory.phrases),
+        digest=rows.digest,
+    )
+    sys.stdout.write(_told(summary, as_json=options.json) + "\n")
+    return 0
+
+
+def _told(summary: Summary, *, as_json: bool) -> str:
+    if as_json:
+        return msgspec.json.encode(summary).decode()
+    pictures = f"{summary.images} pictures and {summary.generated} generated ones"
+    what = f"{pictures}, {summary.crops} crops and {summary.phrases} phrases"
+    return f"{summary.out}: {what} as rows of {summary.width} numbers by {summary.encoder} ({summary.encoder_digest})"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command's exit code: 0, 1 for a user's mistake; a wrong option exits with 2."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.batch < 1:
+        parser.error(f"--batch {options.batch}: expected 1 or more")
+    return run_command(lambda: _run(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""What mining looks at, made ready: labels, embeddings, and what the guards know."""
+
+# V phrases, D width
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from manifests import files
+from manifests.recipe import Mine
+from miners.confusable import confusable_relation, find_confusable
+from miners.embed import Embedded, embed_inventory, embed_phrases
+from miners.encoders import Chosen, choose_encoder
+from miners.judging import Knowledge
+from miners.meaning import related
+from miners.outside import Said, read_decisions, read_predictions
+from shards.inventory import Inventory
+from shards.labels import Lexicon
+from shards.splits import Assignment
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ground:
+    """All that mining looks at."""
+
+    inventory: Inventory
+    assignment: Assignment
+    embedded: Embedded
+    phrase_v: NDArray[np.int32]  # phrases that may be asked, as numbers of the inventory
+    texts_vd: NDArray[np.float16]
+    knowledge: Knowledge
+    alarms: Said | None  # a student's predictions, for false alarms
+    encoder: str
+    encoder_why: str
+    encoder_digest: str
+
+
+def choose(settings: Mine) -> Chosen:
+    """The encoder that the settings ask for; the log says which, and why.
+
+    Raises:
+        RecipeError: see `miners.encoders.choose_encoder`.
+    """
+    chosen = choose_encoder(settings.encoder, templates=settings.templates)
+    log.info("encoder %s: %s", chosen.encoder.name, chosen.why)
+    return chosen
+
+
+def prepare_ground(
+    inventory: Inventory,
+    assignment: Assignment,
+    roots: Mapping[str, str],
+    lexicon: Lexicon,
+    phrase_v: NDArray[np.int32],
+    chosen: Chosen,
+    settings: Mine,
+    *,
+    folder: str,
+    progress: Progress,
+) -> Ground:
+    """The ground of a build: pictures, crops and phrases embedded (what lies in `folder` is used again), files read.
+
+    Args:
+        inventory: What was scanned.
+        assignment: Split and group of near-duplicates of each picture.
+        roots: Where each source's uris start.
+        lexicon: Synonyms, hypernyms and parts.
+        phrase_v: Phrases that may be asked.
+        chosen: The encoder, see `choose`.
+        settings: Whose predictions and decisions; paths as they are opened.
+        folder: Home of the embeddings.
+        progress: Where bars are drawn.
+    """
+    encoder = chosen.encoder
+    embeddings = files.join(folder, "embeddings")
+    embedded = embed_inventory(inventory, roots, encoder, folder=embeddings, progress=progress)
+    phrases = [inventory.phrases[v] for v in phrase_v.tolist()]
+    texts_vd = embed_phrases(encoder, phrases, folder=files.join(embeddings, "phrases"))
+    return Ground(
+        inventory=inventory,
+        assignment=assignment,
+        embedded=embedded,
+        phrase_v=phrase_v,
+        texts_vd=texts_vd,
+        knowledge=_knowledge(inventory, assignment, lexicon, settings),
+        alarms=_said(settings.predictions, inventory),
+        encoder=encoder.name,
+        encoder_why=chosen.why,
+        encoder_digest=encoder.digest,
+    )
+
+
+def _knowledge(inventory: Inventory, assignment: Assignment, lexicon: Lexicon, settings: Mine) -> Knowledge:
+    confused = find_confusable(inventory, np.flatnonzero(inventory.known_n()))
+    relation = related(inventory.phrases, lexicon) | confusable_relation(confused, len(inventory.phrases))
+    return Knowledge(
+        relation=relation,
+        group_n=assignment.group_n,
+        verifier=_said(settings.verifier, inventory),
+        decided=read_decisions(settings.decisions, inventory) if settings.decisions else None,
+    )
+
+
+def _said(uris: Sequence[str], inventory: Inventory) -> Said | None:
+    return read_predictions(uris, inventory) if uris else None

@@ -1,0 +1,266 @@
+"""Mines hard negatives: absences that look present, at a false negative rate that is measured in the same run.
+
+    python -m miners.hard_negatives BUILD --out negatives.parquet
+
+Everything is decided by files: embeddings are kept in the work folder and used again, and the same embeddings give the
+same table. What the guards took stands beside it, in `<out stem>.rejects.parquet`.
+"""
+
+# N pictures of the pool, V phrases, C crops or rows
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from manifests import files
+from manifests.errors import BuildError, TableError
+from manifests.recipe import DEFAULT_RATE, SPLITS, Mine
+from manifests.sample import NegativeKind
+from manifests.stage import Inline, log_to_stderr, progress_bar, run_command
+from miners.auditing import audit_pool
+from miners.candidates import Candidates, Searcher, false_alarms
+from miners.false_negatives import Audit
+from miners.ground import Ground, choose, prepare_ground
+from miners.judging import GUARDS, LOOSEN, ScoreGuard, Space
+from miners.mined_table import MinedTable, write_mined
+from miners.mining import KindMined, mine_kind, survey
+from miners.options import add_mine_options, mine_settings
+from miners.outside import Said
+from miners.overlap import covered_share
+from miners.pool import Pool, gather_pool
+from miners.proposing import open_searcher, propose, wanted_of
+from miners.record import KindRecord, MiningRecord, encode_record, summarise_mining
+from shards.inventory import Inventory, read_vocabulary
+from shards.labels import phrase_id
+from shards.reopened import reopen
+from shards.splits import Assignment
+
+EMBEDDED_KINDS = (NegativeKind.NEAR_IMAGE, NegativeKind.NEAR_TEXT)
+
+
+def mine(ground: Ground, settings: Mine, *, split: str, seed: int, folder: str, progress: Progress) -> MinedTable:
+    """The hard negatives of one split; indexes are kept in `folder`.
+
+    Raises:
+        BuildError: the split or the vocabulary is empty, every candidate was rejected, or no margin keeps the rate.
+        TableError: false alarms of another split.
+    """
+    pool = _pool_of(ground, split)
+    kinds = [*EMBEDDED_KINDS, *([NegativeKind.FALSE_ALARM] if ground.alarms is not None else [])]
+    bar = progress.add_task("mine", total=len(kinds) + 1)
+    guard, rate = score_guard(settings)
+    audit, guards = audit_pool(
+        pool, EMBEDDED_KINDS, ground.knowledge, guard, settings, rate=rate, seed=seed, split=split, folder=folder
+    )
+    progress.advance(bar)
+    searcher = open_searcher(pool, settings, folder)
+    found = []
+    for kind in kinds:
+        found.append(_mine_one(kind, ground, searcher, guards.get(kind, _UNGUARDED), settings, seed=seed, split=split))
+        progress.advance(bar)
+    _require_rows(found)
+    return MinedTable(pool=pool, kinds=found, record=_record(ground, searcher, found, guards, audit, settings, split))
+
+
+_UNGUARDED = ScoreGuard()
+
+
+def score_guard(settings: Mine) -> tuple[ScoreGuard, float | None]:
+    """The score guard that the settings ask for, and the rate by which the audit chooses its margin, if it does.
+
+    Where neither a margin nor a rate is given, the rate is DEFAULT_RATE.
+    """
+    bounds = ScoreGuard(space=Space(settings.margin_space), max_score=settings.max_score, min_score=settings.min_score)
+    if settings.relative_margin is not None:
+        return replace(bounds, relative=True, margin=settings.relative_margin), None
+    if settings.absolute_margin is not None:
+        return replace(bounds, margin=settings.absolute_margin), None
+    rate = settings.max_false_negative_rate
+    return replace(bounds, space=Space.EVIDENCE), DEFAULT_RATE if rate is None else rate
+
+
+def _pool_of(ground: Ground, split: str) -> Pool:
+    inventory = ground.inventory
+    here = (ground.assignment.split_n == SPLITS.index(split)) & inventory.known_n()
+    pictures = np.flatnonzero(here)
+    if not len(pictures):
+        raise BuildError(
+            f"split {split} holds no picture of which anything is known; expected some. Choose another split"
+        )
+    if not len(ground.phrase_v):
+        raise BuildError(f"split {split}: no phrase may be asked; expected some. Look at prompts.vocabulary")
+    return gather_pool(inventory, pictures, ground.phrase_v, ground.embedded, ground.texts_vd)
+
+
+def _mine_one(
+    kind: NegativeKind,
+    ground: Ground,
+    searcher: Searcher,
+    guard: ScoreGuard,
+    settings: Mine,
+    *,
+    seed: int,
+    split: str,
+) -> KindMined:
+    pool = searcher.pool
+    wanted = wanted_of(kind, pool, settings)
+    proposed: Iterator[Candidates]
+    covered: Callable[[Candidates], NDArray[np.float64]] | None = None
+    if kind is NegativeKind.FALSE_ALARM and ground.alarms is not None:
+        _require_split(ground, ground.alarms, split)
+        proposed = iter([false_alarms(pool, ground.alarms)])
+        covered = partial(_covered, pool, ground.alarms)
+    else:
+        proposed = propose(kind, searcher, wanted)
+    surveyed = survey(pool, proposed, ground.knowledge, guard, covered)
+    rng = np.random.default_rng([seed, 7, list(NegativeKind).index(kind)])
+    return mine_kind(kind, surveyed, guard, wanted, rng)
+
+
+def _covered(pool: Pool, said: Said, candidates: Candidates) -> NDArray[np.float64]:
+    image_c, phrase_c = pool.picture_n[candidates.row_c], pool.phrase_v[candidates.column_c]
+    return covered_share(pool.inventory, said, image_c, phrase_c)
+
+
+def _require_split(ground: Ground, alarms: Said, split: str) -> None:
+    """Stop if the student was asked about pictures of another split: what it is tested on must not train it."""
+    found = ground.assignment.split_n[alarms.image_p]
+    strangers = np.flatnonzero(found != SPLITS.index(split))
+    if len(strangers):
+        row = int(alarms.image_p[strangers[0]])
+        raise TableError(
+            f"predictions: {ground.inventory.images['key'][row]} stands in split {SPLITS[found[strangers[0]]]}; "
+            f"expected pictures of {split} alone, {len(strangers)} rows are not. Predict with --split {split}"
+        )
+
+
+def _require_rows(found: Sequence[KindMined]) -> None:
+    """Stop if nothing at all was mined, and say what took most."""
+    if any(len(kind.rows) for kind in found):
+        return
+    taken = {guard: sum(kind.num_rejected.get(guard, 0) for kind in found) for guard in GUARDS}
+    worst = max(taken, key=lambda guard: taken[guard])
+    num = sum(kind.num_candidates for kind in found)
+    if not taken[worst]:
+        raise BuildError(
+            f"none of {num} candidates lies between range_min and range_max; expected some. Lower range_min, or raise "
+            "range_max"
+        )
+    raise BuildError(
+        f"every one of {num} candidates was rejected, {taken[worst]} of them by the guard {str(worst)!r}; expected "
+        f"some to pass. To loosen it: {LOOSEN[worst]}"
+    )
+
+
+def _record(
+    ground: Ground,
+    searcher: Searcher,
+    found: Sequence[KindMined],
+    guards: Mapping[NegativeKind, ScoreGuard],
+    audit: Audit | None,
+    settings: Mine,
+    split: str,
+) -> MiningRecord:
+    return MiningRecord(
+        split=split,
+        encoder=ground.encoder,
+        encoder_why=ground.encoder_why,
+        encoder_digest=ground.encoder_digest,
+        embeddings_digest=ground.embedded.digest,
+        pictures=searcher.pool.num_pictures,
+        phrases=searcher.pool.num_phrases,
+        index=str(searcher.index.record.kind),
+        settings=settings,
+        kinds=[_kind_record(kind, guards.get(kind.kind, _UNGUARDED)) for kind in found],
+        audit=audit,
+    )
+
+
+def _kind_record(found: KindMined, guard: ScoreGuard) -> KindRecord:
+    distance_c = found.rows.distance_c[np.isfinite(found.rows.distance_c)]
+    return KindRecord(
+        kind=str(found.kind),
+        candidates=found.num_candidates,
+        rejected={str(reason): num for reason, num in found.num_rejected.items()},
+        spare=found.num_spare,
+        rows=len(found.rows),
+        margin=guard.margin if guard.margin is not None and np.isfinite(guard.margin) else None,
+        mean_standard_score=float(found.rows.standard_c.mean()) if len(found.rows) else 0.0,
+        mean_distance=float(distance_c.mean()) if len(distance_c) else 0.0,
+    )
+
+
+def vocabulary_of(inventory: Inventory, assignment: Assignment, vocabulary: str) -> NDArray[np.int32]:
+    """Phrases that may be asked, as numbers in the order of their texts: those present in train, or those of a file.
+
+    Raises:
+        RecipeError: the file is no vocabulary.
+    """
+    if vocabulary == "present":
+        rows, _ = inventory.present(np.flatnonzero(assignment.split_n == SPLITS.index("train")))
+        found = np.unique(inventory.labels.phrase_l[rows]).tolist()
+    else:
+        wanted = {phrase_id(text) for text in read_vocabulary(vocabulary, "vocabulary")}
+        found = [v for v, phrase in enumerate(inventory.phrases) if phrase_id(phrase) in wanted]
+    return np.array(sorted(found, key=lambda v: inventory.phrases[v]), np.int32)
+
+
+def mine_build(options: argparse.Namespace, settings: Mine) -> MiningRecord:
+    """Mine a finished build as the command asks, and write the table."""
+    work = options.work or files.join(options.build, "work")
+    with progress_bar(quiet=options.quiet) as progress:
+        opened = reopen(options.build, work, executor=Inline(), progress=progress, lexicons=options.lexicon)
+        ground = prepare_ground(
+            opened.inventory,
+            opened.assignment,
+            opened.roots,
+            opened.lexicon,
+            vocabulary_of(opened.inventory, opened.assignment, options.vocabulary),
+            choose(settings),
+            settings,
+            folder=work,
+            progress=progress,
+        )
+        mined = mine(ground, settings, split=options.split, seed=options.seed, folder=work, progress=progress)
+    write_mined(mined, options.out)
+    return mined.record
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m miners.hard_negatives", description=__doc__.partition("\n")[0])
+    parser.add_argument("build", metavar="BUILD", help="a finished build")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the table to write, such as negatives.parquet")
+    parser.add_argument("--work", metavar="DIR", help="where embeddings are kept [BUILD/work]")
+    parser.add_argument("--split", choices=SPLITS, default="train", help="pictures of this split [%(default)s]")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what is hidden and drawn [%(default)s]")
+    parser.add_argument(
+        "--vocabulary", default="present", metavar="FILE", help="phrases that may be asked [those present in train]"
+    )
+    parser.add_argument("--lexicon", action="append", default=[], metavar="FILE", help="synonyms besides our own")
+    add_mine_options(parser)
+    parser.add_argument("--json", action="store_true", help="print the record of the run as JSON on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command's exit code: 0, 1 for a user's mistake; a wrong option exits with 2."""
+    options = _parser().parse_args(argv)
+    return run_command(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    log_to_stderr()
+    record = mine_build(options, mine_settings(options))
+    sys.stdout.write(encode_record(record) + "\n" if options.json else summarise_mining(record, options.out))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

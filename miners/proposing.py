@@ -1,0 +1,92 @@
+"""How deep each kind is searched, and how much of it is wanted; what the recipe leaves open is decided here."""
+
+# Q queries, N pictures of the pool, V phrases, P present pairs
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manifests import files
+from manifests.errors import BuildError
+from manifests.recipe import Mine
+from manifests.sample import NegativeKind
+from miners.candidates import Candidates, Searcher, near_image, near_text
+from miners.context import gather_context
+from miners.index import open_index
+from miners.phrase_queries import phrase_queries
+from miners.pool import Pool
+from miners.selection import Wanted
+from miners.standard import pool_statistics
+
+PHRASES_A_PICTURE = 4  # near_text rows of a picture, where num_negatives is left out
+PICTURES_A_PRESENCE = 2  # near_image rows of a phrase for each of its presences, as many as keep its prior flat
+FEWEST_PICTURES = 4
+_TRIES = 10  # candidates looked at for each one wanted; sentence-transformers' factor
+_SLACK = 16
+
+
+def open_searcher(pool: Pool, settings: Mine, folder: str) -> Searcher:
+    """The pool, ready to be searched; the index is kept in `folder`."""
+    statistics = pool_statistics(pool.images_nd, pool.keys)
+    index = open_index(
+        pool.images_nd, pool.keys, folder=files.join(folder, "index"), memory_bytes=int(settings.memory_gb * 2**30)
+    )
+    queries, context = phrase_queries(pool, statistics), gather_context(pool, index)
+    return Searcher(pool=pool, queries=queries, index=index, context=context)
+
+
+def wanted_of(kind: NegativeKind, pool: Pool, settings: Mine) -> Wanted:
+    """How many rows each query of a kind may take, and how often a picture or phrase may stand in the result.
+
+    Raises:
+        BuildError: `num_negatives` is larger than the pool.
+    """
+    if kind is NegativeKind.NEAR_IMAGE:
+        _, column = pool.present()
+        present_v = np.bincount(column, minlength=pool.num_phrases)
+        open_v = np.maximum(PICTURES_A_PRESENCE * present_v, FEWEST_PICTURES)
+        num_q = _as_asked(settings, open_v, pool.num_pictures, "pictures")
+        cap = settings.max_per_image
+    else:
+        open_n = np.full(pool.num_pictures, PHRASES_A_PICTURE)
+        num_q = _as_asked(settings, open_n, pool.num_phrases, "phrases")
+        cap = _phrase_cap(settings.max_per_phrase_share, int(num_q.sum()), pool.num_phrases)
+    return Wanted(
+        num_q=num_q,
+        cap=cap,
+        range_min=settings.range_min,
+        range_max=settings.range_max,
+        strategy=settings.sampling_strategy,
+    )
+
+
+def _as_asked(settings: Mine, otherwise_q: NDArray[np.int64], size: int, what: str) -> NDArray[np.int64]:
+    num = settings.num_negatives
+    if num is None:
+        return otherwise_q
+    if num > size:
+        raise BuildError(
+            f"num_negatives = {num}, but the pool has only {size} {what}; expected at most as many. Lower "
+            "num_negatives, or mine a larger split or vocabulary"
+        )
+    return np.full(len(otherwise_q), num, np.int64)
+
+
+def _phrase_cap(share: float, num_rows: int, num_phrases: int) -> int:
+    """Rows that one phrase may take; never below twice an even share, or few phrases could not fill the table."""
+    return max(1, math.ceil(num_rows * max(share, 2 / max(1, num_phrases))))
+
+
+def propose(kind: NegativeKind, searcher: Searcher, wanted: Wanted) -> Iterator[Candidates]:
+    """The candidates of near_image or near_text, deep enough to leave the wanted number after the guards."""
+    row, column = searcher.pool.present()
+    deepest_q = wanted.range_min + _TRIES * wanted.num_q + _SLACK
+    if wanted.range_max is not None:
+        deepest_q = np.minimum(deepest_q, wanted.range_max)
+    if kind is NegativeKind.NEAR_IMAGE:
+        present_v = np.bincount(column, minlength=searcher.pool.num_phrases)
+        return near_image(searcher, present_v + deepest_q)
+    most_present = np.bincount(row, minlength=1).max(initial=0)
+    return near_text(searcher, int(most_present + deepest_q.max(initial=0)))
