@@ -1,4 +1,4 @@
-"""Search: the index beside bare FAISS and sentence-transformers, its lists beside exact search, its memory as rows grow.
+"""Search: the index beside bare FAISS and sentence-transformers, lists beside exact search, memory as rows grow.
 
     python benchmarks/search.py [--rows 100000] [--queries 10000] [--large 1000000] [--rounds 3] [--small] [--json FILE]
 
@@ -270,7 +270,7 @@ def _claim(name: str, value: float, bound: float) -> Claim:
 def measure(num_rows: int, num_queries: int, large: int, rounds: int) -> Figures:
     """The figures of one run."""
     conditions = machine("faiss-cpu", "sentence-transformers", "torch")
-    sizes = [max(1, large // 10), max(1, large * 3 // 10), large]
+    sizes = [large // 10, large * 3 // 10, large] if large >= 10_000 else [large]
     parts = [measure_mining(num_rows, num_queries, rounds), measure_lists(sizes), measure_memory(sizes)]
     return Figures(
         benchmark="search",
@@ -306,7 +306,7 @@ def main() -> None:
     if options.way:
         options.json.write_text(json.dumps(WAYS[options.way](options.folder)))
         return
-    sizes = (2000, 50, 5000, 1) if options.small else (options.rows, options.queries, options.large, options.rounds)
+    sizes = (2000, 50, 1000, 1) if options.small else (options.rows, options.queries, options.large, options.rounds)
     report(measure(*sizes), options.json)
 
 

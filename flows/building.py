@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from rich.progress import Progress
 
+from flows.mining import decided_presences, negatives_of
 from flows.retrieving import retrieve_phrases
 from manifests import files
 from manifests.croissant import CROISSANT_NAME
@@ -27,13 +28,12 @@ from shards.catalog import prepare_sources, require_few_rejects, scan_sources
 from shards.draw import assign, generated_sources, mixes
 from shards.generate import generate_pictures, generated_folder
 from shards.inventory import Inventory, load_inventory, read_vocabulary, vocabularies_of
-from shards.labels import load_lexicon
+from shards.labels import Lexicon, load_lexicon
 from shards.mined import read_mined
 from shards.plan import choose_samples, plan_shards
 from shards.publish import SUMMARY_NAME, TABLES, Finished, inputs_sha256, mining_record, publish
 from shards.sources.registry import open_sources, unmatched_rows
 from shards.sources.source import Prepared, Reject
-from shards.splits import Assignment
 
 _RECEIPT = "receipt.txt"
 
@@ -82,13 +82,14 @@ def build(recipe: Recipe, out: str, *, executor: Executor, progress: Progress, w
         require_few_rejects(parts, recipe.max_reject_share)
         inventory = load_inventory(parts, prepared, lexicon, vocabulary_files=_vocabulary_files(recipe, prepared))
         require_few_rejects(parts, recipe.max_reject_share, num_duplicates=len(inventory.duplicates))
+        inventory = decided_presences(inventory, recipe)
         manifest = _same_inputs(out, inventory, recipe)
         if manifest is None:
             files.remove(files.join(work, _RECEIPT))  # it speaks of the build that was here before
             roots = {source.name: source.root for source in sources}
             run = _Run(out=out, executor=executor, progress=progress, where=where)
             late = unmatched_rows(sources, prepared)
-            manifest = _build(recipe, inventory, prepared, roots, late, run)
+            manifest = _build(recipe, inventory, prepared, lexicon, roots, late, run)
         files.write_bytes(files.join(work, _RECEIPT), receipt.encode())
         return manifest
 
@@ -97,6 +98,7 @@ def _build(
     recipe: Recipe,
     inventory: Inventory,
     prepared: Mapping[str, Prepared],
+    lexicon: Lexicon,
     roots: Mapping[str, str],
     late_rejects: Sequence[tuple[str, Reject]],
     run: _Run,
@@ -105,7 +107,7 @@ def _build(
     out, executor, progress = run.out, run.executor, run.progress
     work = files.join(out, "work")
     assignment = assign(inventory, recipe)
-    negatives = _negatives(recipe, inventory, assignment, roots, run)
+    negatives = negatives_of(recipe, inventory, assignment, roots, lexicon, work=work, progress=progress)
     mined = read_mined(negatives, inventory, assignment, recipe) if recipe.mine is not None else None
     draws, asked = choose_samples(inventory, assignment, recipe, where=run.where, mined=mined)
     pictures = generate_pictures(inventory, draws, recipe, roots, work=work, executor=executor, progress=progress)
@@ -132,13 +134,6 @@ def _build(
         negatives=negatives,
     )
     return publish(finished, out)
-
-
-def _negatives(
-    recipe: Recipe, inventory: Inventory, assignment: Assignment, roots: Mapping[str, str], run: _Run
-) -> list[str]:
-    """The negatives tables that train may be asked from: those that the recipe names."""
-    return [] if recipe.mine is None else [recipe.resolve(name) for name in recipe.mine.negatives]
 
 
 def _refuse_another(recipe: Recipe, out: str) -> None:

@@ -1,16 +1,14 @@
 """The mining stage of a build: between the splits and the plan, on everything that was scanned."""
 
 import hashlib
+from collections.abc import Mapping
 
 import msgspec
 from rich.progress import Progress
 
 from manifests import files
-from manifests.recipe import Mine, Recipe, recipe_sha256
-from miners.ground import choose, prepare_ground
-from miners.hard_negatives import mine, vocabulary_of
-from miners.mined_table import rejects_uri, write_mined
-from miners.outside import read_decisions
+from manifests.recipe import MINED_KINDS, Mine, Recipe, recipe_sha256, resolved_encoder
+from manifests.sample import NegativeKind
 from shards.inventory import Inventory
 from shards.labels import Lexicon
 from shards.publish import inputs_sha256
@@ -18,6 +16,33 @@ from shards.relabelled import with_presences
 from shards.splits import Assignment
 
 _VERSION = 1  # part of the table's name: raise it when mining finds other rows
+
+
+def negatives_of(
+    recipe: Recipe,
+    inventory: Inventory,
+    assignment: Assignment,
+    roots: Mapping[str, str],
+    lexicon: Lexicon,
+    *,
+    work: str,
+    progress: Progress,
+) -> list[str]:
+    """The negatives tables that train may be asked from: what is mined here first, then those that the recipe names."""
+    settings = opened_settings(recipe)
+    if settings is None:
+        return []
+    if not _is_mined(recipe):
+        return settings.negatives
+    mined = mine_train(recipe, settings, inventory, assignment, roots, lexicon, work=work, progress=progress)
+    return [mined, *settings.negatives]
+
+
+def _is_mined(recipe: Recipe) -> bool:
+    """Whether a kind is asked for that a finished table need not bring."""
+    asked = [kind for kind in MINED_KINDS if recipe.prompts.kinds.get(kind, 0) > 0]
+    has_predictions = recipe.mine is not None and bool(recipe.mine.predictions)
+    return any(kind is not NegativeKind.FALSE_ALARM or has_predictions for kind in asked)
 
 
 def opened_settings(recipe: Recipe) -> Mine | None:
@@ -29,30 +54,38 @@ def opened_settings(recipe: Recipe) -> Mine | None:
         for name in ("negatives", "predictions", "verifier", "decisions")
     }
     templates = recipe.resolve(recipe.mine.templates) if recipe.mine.templates else ""
-    return msgspec.structs.replace(recipe.mine, templates=templates, **lists)
+    encoder = resolved_encoder(recipe, recipe.mine)
+    return msgspec.structs.replace(recipe.mine, encoder=encoder, templates=templates, **lists)
 
 
-def decided_presences(inventory: Inventory, settings: Mine | None) -> Inventory:
+def decided_presences(inventory: Inventory, recipe: Recipe) -> Inventory:
     """The inventory with the presences that a person found: "it is there" becomes a label without a mask."""
+    settings = opened_settings(recipe)
     if settings is None or not settings.decisions:
         return inventory
+    from miners.outside import read_decisions
+
     decided = read_decisions(settings.decisions, inventory)
     there = decided.presence_p == 1.0
     return with_presences(inventory, decided.image_p[there], decided.phrase_p[there])
 
 
-def mine_build(
+def mine_train(
     recipe: Recipe,
     settings: Mine,
     inventory: Inventory,
     assignment: Assignment,
-    roots: dict[str, str],
+    roots: Mapping[str, str],
     lexicon: Lexicon,
     *,
     work: str,
     progress: Progress,
 ) -> str:
     """The negatives table of the train split, mined where it was not."""
+    from miners.ground import choose, prepare_ground  # these import torch and faiss, which no other build needs
+    from miners.hard_negatives import mine, vocabulary_of
+    from miners.mined_table import rejects_uri, write_mined
+
     chosen = choose(settings)
     asked = [_VERSION, chosen.encoder.digest, recipe_sha256(recipe), inputs_sha256(inventory, recipe)]
     content = [asked, assignment.split_n.tobytes(), assignment.group_n.tobytes()]
@@ -60,10 +93,8 @@ def mine_build(
     out = files.join(work, "mining", f"{digest}.parquet")
     if files.exists(out) and files.exists(rejects_uri(out)):
         return out
-    vocabulary = recipe.prompts.vocabulary
-    phrase_v = vocabulary_of(
-        inventory, assignment, vocabulary if vocabulary == "present" else recipe.resolve(vocabulary)
-    )
+    named = recipe.prompts.vocabulary
+    phrase_v = vocabulary_of(inventory, assignment, named if named == "present" else recipe.resolve(named))
     ground = prepare_ground(
         inventory, assignment, roots, lexicon, phrase_v, chosen, settings, folder=work, progress=progress
     )

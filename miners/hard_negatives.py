@@ -9,6 +9,7 @@ same table. What the guards took stands beside it, in `<out stem>.rejects.parque
 # N pictures of the pool, V phrases, C crops or rows
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -144,14 +145,14 @@ def _require_rows(found: Sequence[KindMined]) -> None:
     """Stop if nothing at all was mined, and say what took most."""
     if any(len(kind.rows) for kind in found):
         return
+    num = sum(kind.num_candidates for kind in found)
+    if num_spare := sum(kind.num_spare for kind in found):
+        raise BuildError(
+            f"{num_spare} of {num} candidates passed every guard, but none lies between range_min and range_max; "
+            "expected some. Lower range_min, or raise range_max"
+        )
     taken = {guard: sum(kind.num_rejected.get(guard, 0) for kind in found) for guard in GUARDS}
     worst = max(taken, key=lambda guard: taken[guard])
-    num = sum(kind.num_candidates for kind in found)
-    if not taken[worst]:
-        raise BuildError(
-            f"none of {num} candidates lies between range_min and range_max; expected some. Lower range_min, or raise "
-            "range_max"
-        )
     raise BuildError(
         f"every one of {num} candidates was rejected, {taken[worst]} of them by the guard {str(worst)!r}; expected "
         f"some to pass. To loosen it: {LOOSEN[worst]}"
@@ -228,8 +229,15 @@ def mine_build(options: argparse.Namespace, settings: Mine) -> MiningRecord:
             progress=progress,
         )
         mined = mine(ground, settings, split=options.split, seed=options.seed, folder=work, progress=progress)
-    write_mined(mined, options.out)
+    write_mined(mined, options.out, build=_way_to(options.build, options.out))
     return mined.record
+
+
+def _way_to(build: str, out: str) -> str:
+    """The build as seen from the table's folder; a build in a bucket as it is."""
+    if not (files.is_local(build) and files.is_local(out)):
+        return build
+    return os.path.relpath(build, os.path.dirname(out) or ".")
 
 
 def _parser() -> argparse.ArgumentParser:

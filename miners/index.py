@@ -44,7 +44,7 @@ from miners.key_sample import sample_rows
 __all__ = ["Index", "IndexKind", "IndexRecord", "Neighbours", "choose_kind", "exact_scores", "open_index"]
 
 FEWEST_ROWS_IN_LISTS = 1 << 14  # below, a pass over all rows takes milliseconds a query
-RECALL_WANTED = 0.97
+RECALL_WANTED = 0.96
 _RECALL_QUERIES = 256
 _RECALL_NEIGHBOURS = 100
 _PQ_PROPOSALS = 6  # proposals for each neighbour wanted, where codes are coarse

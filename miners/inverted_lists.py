@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from miners.exact_search import Pool, Rows, omp_threads, search_exactly
 
-MAX_LISTS = 1 << 14
+MAX_LISTS = 1 << 15
 ROWS_A_LIST = 32  # of the sample that centroids are learnt from
 CODES = 256  # values of a product code
 _ROUNDS = 8
@@ -54,8 +54,8 @@ class InvertedLists(Protocol):
 
 
 def num_lists(num_rows: int) -> int:
-    """Lists for a pool: the power of two above twice the square root of its rows, and at least 32 rows a list."""
-    wanted = 1 << int(np.ceil(np.log2(max(1.0, 2 * np.sqrt(num_rows)))))
+    """Lists for a pool: the power of two above 8 times the square root of its rows, and at least 32 rows a list."""
+    wanted = 1 << int(np.ceil(np.log2(max(1.0, 8 * np.sqrt(num_rows)))))
     return max(1, min(wanted, MAX_LISTS, num_rows // ROWS_A_LIST))
 
 

@@ -26,9 +26,14 @@ class MinedTable:
     record: MiningRecord
 
 
-def write_mined(mined: MinedTable, out: str) -> None:
-    """Write the rows to `out` and what the guards took to `<out stem>.rejects.parquet`."""
+def write_mined(mined: MinedTable, out: str, *, build: str = "") -> None:
+    """Write the rows to `out` and what the guards took to `<out stem>.rejects.parquet`.
+
+    `build` is the way from the table to the finished build that was mined, so that pages find its pictures.
+    """
     metadata = {"mining": encode_record(mined.record), "encoder": mined.record.encoder}
+    if build:
+        metadata["build"] = build
     with table_writer(rejects_uri(out), REJECTS, metadata) as writer:
         for found in mined.kinds:
             _write_rejects(writer, mined.pool, found)

@@ -146,7 +146,7 @@ def _discriminants(
 
 
 def _prior(num_v: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Evidence for frequent phrases; relative to the mean, so that neither the pool's size nor hidden labels shift it."""
+    """Evidence for frequent phrases, relative to the mean: neither the pool's size nor hidden labels shift it."""
     found: NDArray[np.float64] = PRIOR * np.log((num_v + 1) / (num_v.mean() + 1))
     return found
 

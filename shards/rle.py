@@ -122,17 +122,16 @@ def _undo_differences(written: _Int32, starts: _Int64) -> _Int32:
     """The lengths [R] of all runs, those at even places first.
 
     From a mask's fourth number on, each is a difference to the run two places before: so every second number is summed,
-    through all masks at once, and each mask begins by taking off what was summed before it. A mask's first number
-    stands outside those sums.
+    through all masks at once, and each mask begins by taking off what the one before it came to. A mask's first number
+    stands outside those sums. A sum that grows beyond 32 bits is negative first, as a corrupt one is.
     """
     halves = np.concatenate((written[0::2], written[1::2]))
-    num_runs = np.diff(starts)
-    first = _in_halves(starts[:-1][num_runs > 0], len(written))
+    first = _in_halves(starts[:-1][starts[1:] > starts[:-1]], len(written))
     first_lengths = halves[first]
     halves[first] = 0
-    summed = starts[:-1][num_runs > 1]
-    edges = _edges(summed, len(written))
-    halves[edges[1:]] -= np.add.reduceat(halves, edges)[:-1]
+    edges = _edges(starts, len(written))
+    begins = edges[:-1][edges[1:] > edges[:-1]]
+    halves[begins[1:]] -= np.add.reduceat(halves, begins)[:-1]
     lengths = np.cumsum(halves, dtype=np.int32)
     lengths[first] = first_lengths
     return lengths
@@ -143,9 +142,9 @@ def _in_halves(places: _Int64, num_places: int) -> _Int64:
     return places // 2 + (places % 2) * ((num_places + 1) // 2)
 
 
-def _edges(places: _Int64, num_places: int) -> _Int64:
-    """Where what stands from `places` on begins in either half, one half after the other."""
-    return np.concatenate(((places + 1) // 2, places // 2 + (num_places + 1) // 2))
+def _edges(starts: _Int64, num_places: int) -> _Int64:
+    """Where each mask begins in the first half [N + 1, as `starts`], then where it does in the second [N + 1]."""
+    return np.concatenate(((starts + 1) // 2, starts // 2 + (num_places + 1) // 2))
 
 
 def judge(runs: Runs, pixels: _Int64) -> tuple[_Int64, NDArray[np.int8]]:

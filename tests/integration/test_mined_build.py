@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from flows.building import build
+from flows import building
 from manifests.errors import BuildError, SourceError, TableError
 from manifests.manifest import Manifest, read_manifest
-from manifests.recipe import MINED_KINDS
+from manifests.recipe import MINED_KINDS, Recipe
 from manifests.recipe_file import load_recipe
 from manifests.sample import NegativeKind, Prompt, decode_sample
 from manifests.stage import Inline, progress_bar
@@ -48,6 +48,18 @@ _COLUMNS = ["kind", "evidence", "score", "standard_score", "rank", "positive_key
 def mined_recipe(folder: Path, name: str = "mined.toml", table: str = "negatives.parquet", **prompts: object) -> Path:
     asked = {"absent_per_image": 2, "kinds": QUARTERS} | prompts
     return write_recipe(folder, name, **(CHANGES | {"prompts": asked, "mine": {"negatives": [table]}}))
+
+
+def named_tables(recipe: Recipe, *_args: object, **_more: object) -> list[str]:
+    """Stands in for the mining stage: the tables that the recipe names, and nothing mined besides."""
+    return [] if recipe.mine is None else [recipe.resolve(name) for name in recipe.mine.negatives]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_miner() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(building, "negatives_of", named_tables)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +228,7 @@ def test_pictures_that_are_near_to_a_phrase_are_drawn_first(world: Path, rows: l
     write_negatives(table, [row for row in rows if row["key"] in chosen or not str(row["key"]).startswith("coco-")])
     recipe = load_recipe(str(mined_recipe(world, "near.toml", table.name)))
     with progress_bar(quiet=True) as progress:
-        build(recipe, str(tmp_path / "out"), executor=Inline(), progress=progress)
+        building.build(recipe, str(tmp_path / "out"), executor=Inline(), progress=progress)
     images = pq.read_table(tmp_path / "out" / "images.parquet", columns=["key", "split"])
     train = set(images.filter(pc.equal(images["split"], "train"))["key"].to_pylist())
     elsewhere = set(images["key"].to_pylist()) - train

@@ -31,7 +31,13 @@ def write_retrieving(folder: Path, **changes: object) -> Path:
     (folder / "words.txt").write_text("\n".join(CATEGORIES.values()) + "\n", encoding="utf-8")
     sa1b = {"format": "sa1b", "data": "sa1b/sa_*.tar", "phrases": "retrieve", "retrieve": ALL, **changes}
     coco = {"format": "coco", "images": "coco/pictures", "annotations": "coco/instances.json"}
-    return write_recipe(folder, samples=24, mix={"sa1b": "rest", "coco": 0.5}, sources={"sa1b": sa1b, "coco": coco})
+    return write_recipe(
+        folder,
+        samples=20,
+        splits={"train": 1.0, "val": 0.0, "test": 0.0},
+        mix={"sa1b": "rest", "coco": 0.5},
+        sources={"sa1b": sa1b, "coco": coco},
+    )
 
 
 def choose_colours(name: str, *, templates: str = "") -> Chosen:

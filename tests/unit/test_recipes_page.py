@@ -16,6 +16,7 @@ from manifests.recipe import (
     NoiseSource,
     Prompts,
     Recipe,
+    Retrieve,
     Sa1bSource,
     SacoSource,
 )
@@ -28,6 +29,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "`[prompts]`": Prompts,
     "`[mine]`": Mine,
     'format = "sa1b"': Sa1bSource,
+    "`[sources.NAME.retrieve]`": Retrieve,
     'format = "coco"': CocoSource,
     'format = "saco"': SacoSource,
     'format = "hf"': HfSource,

@@ -103,6 +103,41 @@ def test_a_negative_run_is_corrupt_even_where_the_sum_is_right() -> None:
     assert fault_of(negative + "`U1") == MaskFault.CORRUPT
 
 
+def as_counts(runs: list[int]) -> str:
+    """What COCO writes for `runs`, whatever they are."""
+    numbers = [run - runs[place - 2] if place > 2 else run for place, run in enumerate(runs)]
+    characters = []
+    for number in numbers:
+        rest = number
+        while not -16 <= rest < 16:
+            characters.append(chr(48 + 32 + (rest & 31)))
+            rest >>= 5
+        characters.append(chr(48 + (rest & 31)))
+    return "".join(characters)
+
+
+def test_numbers_of_any_length_stand_beside_each_other() -> None:
+    runs = [0, 1, 15, 16, 17, 511, 512, 513, 1, 16383, 16384, 20000, 2, 600_000, 1 << 20, 3]
+    total = sum(runs)
+    check = check_masks([as_counts(runs), as_counts([0, total]), as_counts(runs)], [1] * 3, [total] * 3)
+    assert check.areas.tolist() == [sum(runs[1::2]), total, sum(runs[1::2])]
+
+
+@pytest.mark.parametrize(
+    ("runs", "fault"),
+    [
+        ([1 << 28] * 32 + [1100, 100], MaskFault.WRONG_SIZE),  # right in 32 bits
+        ([0, *[run for k in range(1, 9) for run in (k * (2**29 - 1), 0)]], MaskFault.CORRUPT),
+        ([0, 2**31 - 1, 2**31 - 1, 1202], MaskFault.CORRUPT),  # its numbers have seven digits
+    ],
+)
+def test_runs_that_overflow_are_no_mask_and_leave_their_neighbours_alone(runs: list[int], fault: MaskFault) -> None:
+    good = masks.mask_from_array(some_array())
+    check = check_masks([good.counts, as_counts(runs), good.counts], [30] * 3, [40] * 3)
+    assert check.faults.tolist() == [MaskFault.NONE, fault, MaskFault.NONE]
+    assert check.areas.tolist() == [masks.area(good), 0, masks.area(good)]
+
+
 @pytest.mark.parametrize("size", [(0, 40), (30, -1), (-30, -40), (1 << 40, 1 << 40), (10**30, 40)])
 def test_a_size_that_no_image_has_is_the_wrong_size(size: tuple[int, int]) -> None:
     assert fault_of(masks.mask_from_array(some_array()).counts, *size) == MaskFault.WRONG_SIZE
