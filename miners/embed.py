@@ -18,14 +18,16 @@ from functools import partial
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from rich.progress import Progress
 
 from manifests import files
+from manifests.errors import TableError
 from manifests.stage import Inline, log_to_stderr, progress_bar, run_command, run_stage
 from miners.embed_generated import embed_generated, generated_part
 from miners.embed_parts import EmbedPart, digest_of, embed_parts, wanted_of
-from miners.embedding_files import embedding_writer, read_embeddings
+from miners.embedding_files import Embeddings, embedding_writer, read_embeddings
 from miners.encoders import AUTO, Encoder, choose_encoder
 from miners.streaming import BATCH, encode_pictures, require_directions
 from shards.inventory import Inventory
@@ -151,8 +153,15 @@ def _embed_part(
 
 
 def _load(parts: Sequence[EmbedPart], inventory: Inventory, encoder: Encoder, folder: str) -> Embedded:
-    images = [read_embeddings(_table(folder, IMAGES, part), encoder) for part in parts]
-    crops = [read_embeddings(_table(folder, CROPS, part), encoder) for part in parts]
+    keys = inventory.images["key"]
+    images = [
+        _read(_table(folder, IMAGES, part), encoder, keys.slice(part.first, part.num).combine_chunks())
+        for part in parts
+    ]
+    crops = [
+        _read(_table(folder, CROPS, part), encoder, keys.take(pa.array(part.image_c)).combine_chunks())
+        for part in parts
+    ]
     numbers = {phrase_id(text): number for number, text in enumerate(inventory.phrases)}
     phrases = [numbers[phrase_id(text)] for found in crops for text in found.phrases.to_pylist()]
     nothing = np.empty((0, encoder.dim), np.float16)
@@ -170,6 +179,17 @@ def _load(parts: Sequence[EmbedPart], inventory: Inventory, encoder: Encoder, fo
         crops_cd=crops_cd,
         digest=hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest(),
     )
+
+
+def _read(uri: str, encoder: Encoder, keys: pa.Array) -> Embeddings:
+    """The rows at `uri`, one for each of `keys` in their order."""
+    found = read_embeddings(uri, encoder, keys=keys)
+    if not found.keys.combine_chunks().equals(keys):
+        raise TableError(
+            f"{uri}: its {len(found.keys)} rows are not those of its part's {len(keys)} pictures and crops in their "
+            "order; expected one for each. Delete the file and run again"
+        )
+    return found
 
 
 def _remove_stale(folder: str, parts: Iterable[str], blocks: Iterable[str]) -> int:

@@ -41,13 +41,17 @@ class Ground:
     encoder_digest: str
 
 
-def choose(settings: Mine) -> Chosen:
+def choose(settings: Mine, *, allow_pickle: str = "") -> Chosen:
     """The encoder that the settings ask for; the log says which, and why.
+
+    Args:
+        settings: Name and templates.
+        allow_pickle: The one weights file that may be a pickle; "" refuses all.
 
     Raises:
         RecipeError: see `miners.encoders.choose_encoder`.
     """
-    chosen = choose_encoder(settings.encoder, templates=settings.templates)
+    chosen = choose_encoder(settings.encoder, templates=settings.templates, allow_pickle=allow_pickle)
     log.info("encoder %s: %s", chosen.encoder.name, chosen.why)
     return chosen
 

@@ -9,6 +9,7 @@ same table. What the guards took stands beside it, in `<out stem>.rejects.parque
 # N pictures of the pool, V phrases, C crops or rows
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,13 +36,15 @@ from miners.options import add_mine_options, mine_settings
 from miners.outside import Said
 from miners.overlap import covered_share
 from miners.pool import Pool, gather_pool
-from miners.proposing import open_searcher, propose, wanted_of
+from miners.proposing import open_searcher, propose, require_enough, wanted_of
 from miners.record import KindRecord, MiningRecord, encode_record, summarise_mining
-from shards.inventory import Inventory, read_vocabulary
+from miners.vocabulary import load_vocabulary
+from shards.inventory import Inventory
 from shards.labels import phrase_id
 from shards.reopened import reopen
 from shards.splits import Assignment
 
+log = logging.getLogger(__name__)
 EMBEDDED_KINDS = (NegativeKind.NEAR_IMAGE, NegativeKind.NEAR_TEXT)
 
 
@@ -49,10 +52,14 @@ def mine(ground: Ground, settings: Mine, *, split: str, seed: int, folder: str, 
     """The hard negatives of one split; indexes are kept in `folder`.
 
     Raises:
-        BuildError: the split or the vocabulary is empty, every candidate was rejected, or no margin keeps the rate.
+        BuildError: the split or the vocabulary is empty or smaller than `num_negatives`, every candidate was rejected,
+            or no margin keeps the rate.
         TableError: false alarms of another split.
     """
     pool = _pool_of(ground, split)
+    require_enough(pool, settings)
+    if ground.alarms is not None:
+        _require_split(ground, ground.alarms, split)
     kinds = [*EMBEDDED_KINDS, *([NegativeKind.FALSE_ALARM] if ground.alarms is not None else [])]
     bar = progress.add_task("mine", total=len(kinds) + 1)
     guard, rate = score_guard(settings)
@@ -63,7 +70,7 @@ def mine(ground: Ground, settings: Mine, *, split: str, seed: int, folder: str, 
     searcher = open_searcher(pool, settings, folder)
     found = []
     for kind in kinds:
-        found.append(_mine_one(kind, ground, searcher, guards.get(kind, _UNGUARDED), settings, seed=seed, split=split))
+        found.append(_mine_one(kind, ground, searcher, guards.get(kind, _UNGUARDED), settings, seed))
         progress.advance(bar)
     _require_rows(found)
     return MinedTable(pool=pool, kinds=found, record=_record(ground, searcher, found, guards, audit, settings, split))
@@ -95,7 +102,10 @@ def _pool_of(ground: Ground, split: str) -> Pool:
             f"split {split} holds no picture of which anything is known; expected some. Choose another split"
         )
     if not len(ground.phrase_v):
-        raise BuildError(f"split {split}: no phrase may be asked; expected some. Look at prompts.vocabulary")
+        raise BuildError(
+            f"split {split}: no phrase may be asked; expected some that the build's labels know. Choose another "
+            "vocabulary"
+        )
     return gather_pool(inventory, pictures, ground.phrase_v, ground.embedded, ground.texts_vd)
 
 
@@ -105,16 +115,13 @@ def _mine_one(
     searcher: Searcher,
     guard: ScoreGuard,
     settings: Mine,
-    *,
     seed: int,
-    split: str,
 ) -> KindMined:
     pool = searcher.pool
     wanted = wanted_of(kind, pool, settings)
     proposed: Iterator[Candidates]
     covered: Callable[[Candidates], NDArray[np.float64]] | None = None
     if kind is NegativeKind.FALSE_ALARM and ground.alarms is not None:
-        _require_split(ground, ground.alarms, split)
         proposed = iter([false_alarms(pool, ground.alarms)])
         covered = partial(_covered, pool, ground.alarms)
     else:
@@ -191,6 +198,7 @@ def _kind_record(found: KindMined, guard: ScoreGuard) -> KindRecord:
         rejected={str(reason): num for reason, num in found.num_rejected.items()},
         spare=found.num_spare,
         rows=len(found.rows),
+        short=found.num_short,
         margin=guard.margin if guard.margin is not None and np.isfinite(guard.margin) else None,
         mean_standard_score=float(found.rows.standard_c.mean()) if len(found.rows) else 0.0,
         mean_distance=float(distance_c.mean()) if len(distance_c) else 0.0,
@@ -207,8 +215,16 @@ def vocabulary_of(inventory: Inventory, assignment: Assignment, vocabulary: str)
         rows, _ = inventory.present(np.flatnonzero(assignment.split_n == SPLITS.index("train")))
         found = np.unique(inventory.labels.phrase_l[rows]).tolist()
     else:
-        wanted = {phrase_id(text) for text in read_vocabulary(vocabulary, "vocabulary")}
+        read = load_vocabulary(vocabulary)
+        wanted = {phrase_id(text) for text in read.phrases}
         found = [v for v, phrase in enumerate(inventory.phrases) if phrase_id(phrase) in wanted]
+        passed_over = read.num_repeated, read.num_blank, len(wanted) - len(found)
+        if any(passed_over):
+            log.info(
+                "vocabulary %s: %d repeated and %d blank lines and %d phrases that no label knows are passed over",
+                vocabulary,
+                *passed_over,
+            )
     return np.array(sorted(found, key=lambda v: inventory.phrases[v]), np.int32)
 
 
@@ -223,7 +239,7 @@ def mine_build(options: argparse.Namespace, settings: Mine) -> MiningRecord:
             opened.roots,
             opened.lexicon,
             vocabulary_of(opened.inventory, opened.assignment, options.vocabulary),
-            choose(settings),
+            choose(settings, allow_pickle=options.allow_pickle),
             settings,
             folder=work,
             progress=progress,
@@ -252,6 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--lexicon", action="append", default=[], metavar="FILE", help="synonyms besides our own")
     add_mine_options(parser)
+    parser.add_argument("--allow-pickle", default="", metavar="FILE", help="the one weights file that may be a pickle")
     parser.add_argument("--json", action="store_true", help="print the record of the run as JSON on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
@@ -259,7 +276,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command's exit code: 0, 1 for a user's mistake; a wrong option exits with 2."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.seed < 0:
+        parser.error(f"--seed {options.seed}: expected 0 or more")
     return run_command(lambda: _run(options))
 
 

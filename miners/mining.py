@@ -57,6 +57,7 @@ class KindMined:
     num_candidates: int
     num_rejected: dict[Reason, int]
     num_spare: int
+    num_short: int  # queries that took fewer rows than they might have
 
 
 def survey(
@@ -114,6 +115,7 @@ def mine_kind(
     free = _joined(passed)
     query_c, other_c = _sides(kind, free)
     taken_c = select(query_c, other_c, free.rank_c, np.ones(len(free), np.bool_), wanted, rng)
+    num_q = np.bincount(query_c[taken_c], minlength=len(wanted.num_q))
     return KindMined(
         kind=kind,
         rows=free.taken(taken_c),
@@ -121,6 +123,7 @@ def mine_kind(
         num_candidates=num_candidates,
         num_rejected={reason: counts[number] for number, reason in enumerate(GUARDS) if counts[number]},
         num_spare=int((~taken_c).sum()),
+        num_short=int((num_q < wanted.num_q).sum()),
     )
 
 

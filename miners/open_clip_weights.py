@@ -110,7 +110,7 @@ def _of_file(named: Named, file: Path, config: Path | None, allow_pickle: str) -
     if not _is_safetensors(file) and not (allow_pickle and file.resolve() == Path(allow_pickle).resolve()):
         raise RecipeError(
             f"encoder {named.name}: {file} is no safetensors file, and a pickle can run code when it is read. Convert "
-            "it, or, if you trust whoever made it, allow that very file by name (allow_pickle)"
+            "it, or, if you trust whoever made it, allow that very file by name (--allow-pickle)"
         )
     return Weights(file=file, config=config)
 

@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-masks", type=int, default=_DEFAULT.max_masks, metavar="N", help=f"a picture [{_DEFAULT.max_masks}]"
     )
+    parser.add_argument("--allow-pickle", default="", metavar="FILE", help="the one weights file that may be a pickle")
     parser.add_argument("--truth", metavar="FILE", default="", help="true phrases of some masks: measure against them")
     parser.add_argument("--work", metavar="DIR", default="", help="where unfinished work is kept")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
@@ -152,7 +153,7 @@ def run(options: argparse.Namespace) -> Summary:
     lexicon = load_lexicon([*options.lexicon, *(recipe.resolve(path) for path in recipe.prompts.lexicon)])
     work = _work_of(options)
     load_vocabulary(settings.vocabulary)  # before an encoder is loaded
-    chosen = choose_encoder(settings.encoder, templates=settings.templates)
+    chosen = choose_encoder(settings.encoder, templates=settings.templates, allow_pickle=options.allow_pickle)
     _log.info(chosen.why)
     thresholds = _thresholds(settings, chosen.encoder, is_measured=truth is not None)
     retriever = open_retriever(settings, chosen.encoder, lexicon, work=work)
@@ -206,8 +207,12 @@ def _measured(judged: Judged, thresholds: Thresholds) -> Measured:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command."""
+    """The command's exit code: 0, 1 for a user's mistake; a wrong option exits with 2."""
     options = _parser().parse_args(argv)
+    return run_command(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
     log_to_stderr()
     summary = run(options)
     if options.json:
@@ -246,4 +251,4 @@ def measured_lines(measured: Measured) -> list[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command(main))
+    sys.exit(main())

@@ -38,20 +38,16 @@ def open_searcher(pool: Pool, settings: Mine, folder: str) -> Searcher:
 
 
 def wanted_of(kind: NegativeKind, pool: Pool, settings: Mine) -> Wanted:
-    """How many rows each query of a kind may take, and how often a picture or phrase may stand in the result.
-
-    Raises:
-        BuildError: `num_negatives` is larger than the pool.
-    """
+    """How many rows each query of a kind may take, and how often a picture or phrase may stand in the result."""
     if kind is NegativeKind.NEAR_IMAGE:
         _, column = pool.present()
         present_v = np.bincount(column, minlength=pool.num_phrases)
         open_v = np.maximum(PICTURES_A_PRESENCE * present_v, FEWEST_PICTURES)
-        num_q = _as_asked(settings, open_v, pool.num_pictures, "pictures")
+        num_q = _as_asked(settings, open_v)
         cap = settings.max_per_image
     else:
         open_n = np.full(pool.num_pictures, PHRASES_A_PICTURE)
-        num_q = _as_asked(settings, open_n, pool.num_phrases, "phrases")
+        num_q = _as_asked(settings, open_n)
         cap = _phrase_cap(settings.max_per_phrase_share, int(num_q.sum()), pool.num_phrases)
     return Wanted(
         num_q=num_q,
@@ -62,16 +58,24 @@ def wanted_of(kind: NegativeKind, pool: Pool, settings: Mine) -> Wanted:
     )
 
 
-def _as_asked(settings: Mine, otherwise_q: NDArray[np.int64], size: int, what: str) -> NDArray[np.int64]:
+def _as_asked(settings: Mine, otherwise_q: NDArray[np.int64]) -> NDArray[np.int64]:
     num = settings.num_negatives
-    if num is None:
-        return otherwise_q
-    if num > size:
-        raise BuildError(
-            f"num_negatives = {num}, but the pool has only {size} {what}; expected at most as many. Lower "
-            "num_negatives, or mine a larger split or vocabulary"
-        )
-    return np.full(len(otherwise_q), num, np.int64)
+    return otherwise_q if num is None else np.full(len(otherwise_q), num, np.int64)
+
+
+def require_enough(pool: Pool, settings: Mine) -> None:
+    """Stop before anything is searched if a query could never find as many negatives as are asked for.
+
+    Raises:
+        BuildError: `num_negatives` is larger than the pool.
+    """
+    num = settings.num_negatives
+    for size, what in ((pool.num_pictures, "pictures"), (pool.num_phrases, "phrases")):
+        if num is not None and num > size:
+            raise BuildError(
+                f"num_negatives = {num}, but the pool has only {size} {what}; expected at most as many. Lower "
+                "num_negatives, or mine a larger split or vocabulary"
+            )
 
 
 def _phrase_cap(share: float, num_rows: int, num_phrases: int) -> int:

@@ -14,6 +14,7 @@ class KindRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     rejected: dict[str, int]  # by the guard that took them
     spare: int  # passed, but a number, a range or a cap left them out
     rows: int
+    short: int  # queries that took fewer rows than they might have
     margin: float | None  # of the score guard
     mean_standard_score: float
     mean_distance: float  # positive score minus score, both standard
@@ -54,6 +55,8 @@ def summarise_mining(record: MiningRecord, out: str) -> str:
             f"{kind.kind:<9} {kind.rows:,} rows of {kind.candidates:,} candidates, mean standard score "
             f"{kind.mean_standard_score:.2f}, {margin}; rejected: {rejected}"
         )
+        if kind.short and record.settings.num_negatives is not None:
+            lines.append(f"{'':<9} {kind.short:,} queries found fewer than {record.settings.num_negatives}")
     return "\n".join([*lines, *_audit_lines(record.audit), f"table     {out}"]) + "\n"
 
 

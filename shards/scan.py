@@ -147,7 +147,7 @@ class LabelFiles:
 class _Outputs:
     """The open files of one part, and what was counted."""
 
-    def __init__(self, source: str, catalog: TableWriter, labels: "LabelFiles", rejects: TableWriter) -> None:
+    def __init__(self, source: str, catalog: TableWriter, labels: LabelFiles, rejects: TableWriter) -> None:
         self._source = source
         self._catalog, self._labels, self._rejects = catalog, labels, rejects
         self._keys: set[str] = set()

@@ -40,9 +40,9 @@ def write_retrieving(folder: Path, **changes: object) -> Path:
     )
 
 
-def choose_colours(name: str, *, templates: str = "") -> Chosen:
+def choose_colours(name: str, *, templates: str = "", allow_pickle: str = "") -> Chosen:
     """The encoder of the tests, whatever is asked for."""
-    return Chosen(encoder=Colours(), why=f"{name}{templates} was asked for.")
+    return Chosen(encoder=Colours(), why=f"{name}{templates}{allow_pickle} was asked for.")
 
 
 @pytest.fixture(scope="module", autouse=True)

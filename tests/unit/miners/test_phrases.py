@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.phrases import BEGIN, END, Figures, figures_page
 from manifests.errors import RecipeError, SourceError
 from manifests.recipe import RETRIEVE, Recipe, Retrieve, Sa1bSource
 from manifests.sample import MaskState
@@ -27,6 +28,7 @@ from shards.sources.sa1b import Sa1b, open_sa1b
 from shards.sources.sa1b_labels import Floors, decode_file
 from shards.sources.source import Label, Picture
 from tests.colours import Colours, Stopped
+from tests.doors import ROOT
 from tests.factories import make_mask
 from tests.worlds import CATEGORIES, Sa1bWorld, make_sa1b
 
@@ -377,3 +379,12 @@ def test_rows_are_accepted_at_a_threshold_itself() -> None:
     rows = pa.table(dict(zip(PHRASES.names, [[1], [1], ["dog"], [2.0], [1.0]], strict=True)), schema=PHRASES)
     assert accepted(rows, Thresholds(min_score=2.0, min_margin=1.0)).num_rows == 1
     assert accepted(rows, Thresholds(min_score=2.0, min_margin=1.1)).num_rows == 0
+
+
+def test_the_page_holds_the_figures_of_the_benchmark_and_the_defaults_are_those_measured() -> None:
+    page = (ROOT / "docs" / "phrases.md").read_text(encoding="utf-8")
+    results = ROOT / "benchmarks" / "results" / "accuracy" / "phrases.json"
+    found = msgspec.json.decode(results.read_bytes(), type=Figures)
+    assert f"{BEGIN}\n{figures_page(found)}{END}" in page
+    known = MEASURED[found.encoder]
+    assert {(one.min_score, one.min_margin) for one in found.chosen.values()} == {(known.min_score, known.min_margin)}
