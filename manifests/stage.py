@@ -26,6 +26,9 @@ from manifests import files
 from manifests.errors import AbsentiaError
 
 
+_PACKAGES = ("manifests", "shards", "miners", "student", "flows")
+
+
 class Part(Protocol):
     """The unit of work and of resuming."""
 
@@ -195,5 +198,7 @@ def run_command(main: Callable[[], int]) -> int:
 
 
 def log_to_stderr() -> None:
-    """Send the log of a command to stderr, so that stdout carries its result alone."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    """Send the log of a command to stderr, so that stdout carries its result alone; of libraries, warnings only."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    for package in _PACKAGES:
+        logging.getLogger(package).setLevel(logging.INFO)

@@ -11,6 +11,7 @@ the last row that was proposed might hide better ones by that error (near-copies
 
 # N rows of the pool, Q queries, K neighbours, P proposals per query, S queries scanned again, D width
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from manifests.errors import TableError
 
+logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells which faster builds of it are not there
 A = TypeVar("A")
 R = TypeVar("R")
 Rows = NDArray[np.float16]

@@ -125,21 +125,25 @@ def taken_at(trial: Trial, margin: float) -> NDArray[np.bool_]:
 def choose_margin(trial: Trial, margins_m: Sequence[float], rate: float) -> float | None:
     """The softest of `margins_m` (strict to soft) that keeps the expected false share at most `rate`, if one does.
 
-    Two bounds must hold. Per picture: (Σ losses + 1) ÷ (A + 1) <= rate, where a picture's loss is the false share of
-    its mined prompts, made monotone by its running maximum towards softer margins (conformal risk control, arXiv
-    2208.02814, eq. 4 with B = 1). Over all rows: (false + 1) ÷ (rows + 1) <= rate, because pictures of which nothing is
-    mined lower the first mean and tell nothing of the rows.
+    A picture's loss is the false share of its mined prompts, 0 where nothing is mined. The risk, the mean loss over the
+    A pictures, is made monotone by its running maximum towards softer margins, and the margin must lie before the first
+    at which (A · risk + 1) ÷ (A + 1) > rate (conformal risk control, arXiv 2208.02814, eq. 4 with B = 1). Pictures of
+    which nothing is mined lower that mean and tell nothing of the rows, so at the margin itself (losses + 1) ÷ (pictures
+    with rows + 1) and (false + 1) ÷ (rows + 1) must keep the rate, too.
     """
-    worst_a = np.zeros(trial.num_pictures)
+    num_pictures, risk = trial.num_pictures, 0.0
     chosen: float | None = None
     for margin in margins_m:
         taken_c = taken_at(trial, margin)
-        num_a = np.bincount(trial.picture_c[taken_c], minlength=trial.num_pictures)
-        false_a = np.bincount(trial.picture_c[taken_c & trial.false_c], minlength=trial.num_pictures)
-        worst_a = np.maximum(worst_a, false_a / np.maximum(num_a, 1))
-        if (worst_a.sum() + _LOSS_BOUND) / (trial.num_pictures + 1) > rate:
+        num_a = np.bincount(trial.picture_c[taken_c], minlength=num_pictures)
+        false_a = np.bincount(trial.picture_c[taken_c & trial.false_c], minlength=num_pictures)
+        losses = float((false_a / np.maximum(num_a, 1)).sum())
+        risk = max(risk, losses / num_pictures)
+        if (num_pictures * risk + _LOSS_BOUND) / (num_pictures + 1) > rate:
             break
-        if (false_a.sum() + 1) / (num_a.sum() + 1) <= rate:
+        over_pictures = (losses + _LOSS_BOUND) / (np.count_nonzero(num_a) + 1)
+        over_rows = (false_a.sum() + 1) / (num_a.sum() + 1)
+        if max(over_pictures, over_rows) <= rate:
             chosen = float(margin)
     return chosen
 

@@ -3,7 +3,7 @@
 # V phrases, D width
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from shards.labels import Lexicon
 from shards.splits import Assignment
 
 log = logging.getLogger(__name__)
+_Read = Callable[[Sequence[str], Inventory], Said]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,6 +83,8 @@ def prepare_ground(
         progress: Where bars are drawn.
     """
     encoder = chosen.encoder
+    knowledge = _knowledge(inventory, assignment, lexicon, settings)  # read first: a wrong file costs no embedding
+    alarms = _said(settings.predictions, inventory)
     embeddings = files.join(folder, "embeddings")
     embedded = embed_inventory(inventory, roots, encoder, folder=embeddings, progress=progress)
     phrases = [inventory.phrases[v] for v in phrase_v.tolist()]
@@ -92,8 +95,8 @@ def prepare_ground(
         embedded=embedded,
         phrase_v=phrase_v,
         texts_vd=texts_vd,
-        knowledge=_knowledge(inventory, assignment, lexicon, settings),
-        alarms=_said(settings.predictions, inventory),
+        knowledge=knowledge,
+        alarms=alarms,
         encoder=encoder.name,
         encoder_why=chosen.why,
         encoder_digest=encoder.digest,
@@ -107,9 +110,16 @@ def _knowledge(inventory: Inventory, assignment: Assignment, lexicon: Lexicon, s
         relation=relation,
         group_n=assignment.group_n,
         verifier=_said(settings.verifier, inventory),
-        decided=read_decisions(settings.decisions, inventory) if settings.decisions else None,
+        decided=_said(settings.decisions, inventory, read_decisions),
     )
 
 
-def _said(uris: Sequence[str], inventory: Inventory) -> Said | None:
-    return read_predictions(uris, inventory) if uris else None
+def _said(uris: Sequence[str], inventory: Inventory, read: _Read = read_predictions) -> Said | None:
+    """What the files say; the log tells how many rows of them belong to nothing."""
+    if not uris:
+        return None
+    said = read(uris, inventory)
+    if said.num_rejects:
+        counts = ", ".join(f"{num} {reason}" for reason, num in said.num_rejects.items())
+        log.warning("%s: rows that are left out: %s; the first: %s", uris[0], counts, said.rejects[0].detail)
+    return said

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from manifests import files
-from manifests.errors import BuildError, TableError
+from manifests.errors import BuildError, Reason, TableError
 from manifests.recipe import DEFAULT_RATE, SPLITS, Mine
 from manifests.sample import NegativeKind
 from manifests.stage import Inline, log_to_stderr, progress_bar, run_command
@@ -159,10 +159,12 @@ def _require_rows(found: Sequence[KindMined]) -> None:
             "expected some. Lower range_min, or raise range_max"
         )
     taken = {guard: sum(kind.num_rejected.get(guard, 0) for kind in found) for guard in GUARDS}
-    worst = max(taken, key=lambda guard: taken[guard])
+    inferred = {guard: num for guard, num in taken.items() if num and guard is not Reason.ANNOTATION}
+    worst = max(inferred or taken, key=lambda guard: taken[guard])  # what labels call present, no setting changes
+    besides = f" and {taken[Reason.ANNOTATION]} by their labels" if inferred else ""
     raise BuildError(
-        f"every one of {num} candidates was rejected, {taken[worst]} of them by the guard {str(worst)!r}; expected "
-        f"some to pass. To loosen it: {LOOSEN[worst]}"
+        f"every one of {num} candidates was rejected, {taken[worst]} of them by the guard {str(worst)!r}{besides}; "
+        f"expected some to pass. To loosen it: {LOOSEN[worst]}"
     )
 
 

@@ -62,7 +62,7 @@ def summarise_mining(record: MiningRecord, out: str) -> str:
 
 def _audit_lines(audit: Audit | None) -> list[str]:
     if audit is None:
-        return ["audit     none: no picture has exhaustive labels"]
+        return ["audit     none: too few pictures have exhaustive labels"]
     lines = [f"audit     {audit.num_hidden:,} known presences hidden, a share of {audit.hidden_share:g}"]
     for kind in audit.kinds:
         point = kind.at_margin

@@ -201,7 +201,8 @@ def read_vocabulary(uri: str, name: str) -> tuple[str, ...]:
         raise RecipeError(f"{uri}: not a vocabulary, which has one phrase a line in UTF-8: {error}") from error
     if not texts:
         raise RecipeError(f"{uri}: the vocabulary is empty; expected one phrase a line")
-    return tuple({phrase_id(text): text for text in reversed(texts)}.values())[::-1]
+    first = {phrase_id(text): text for text in reversed(texts)}
+    return tuple(first[one] for one in dict.fromkeys(map(phrase_id, texts)))
 
 
 def _load_images(parts: Sequence[ScannedPart]) -> tuple[pa.Table, NDArray[np.int32]]:
