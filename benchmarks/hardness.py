@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.recall import DATA, present_of, scan
+from benchmarks.recall import DATA, FOLDERS, present_of, scan
 from benchmarks.timing import Claim, Figures, Value, add_options, machine, report
 from benchmarks.yardsticks import co_occurrence, paths_of, percentiles, probe, second_features
 from manifests.recipe import DEFAULT_RATE, Mine
@@ -34,7 +34,7 @@ from manifests.sample import NegativeKind
 from manifests.stage import progress_bar
 from miners.confusable import confusable_relation, find_confusable
 from miners.embed import Embedded, embed_inventory, embed_phrases
-from miners.encoders import Encoder, choose_encoder
+from miners.encoders import choose_encoder
 from miners.false_negatives import Trial, choose_margin, hide_presences, margins_of, taken_at
 from miners.hard_negatives import score_guard
 from miners.judging import Knowledge
@@ -257,7 +257,7 @@ def reach(cost_s: NDArray[np.float64], gain_s: NDArray[np.float64], limit: float
 
 
 def curve_of(runs: Sequence[Run], yardstick: int, fewest: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """False share and hardness of every setting that all runs have and that fills `fewest` rows, over the runs' mean."""
+    """False share and hardness, over the mean of the runs, of every setting that fills `fewest` rows in them."""
     names = [name for name in runs[0] if all(name in run for run in runs)]
     mean_s3 = np.array(
         [
@@ -296,12 +296,18 @@ def ratio_of(duel: Duel, yardstick: int, share: float | None) -> tuple[float, fl
     theirs, hardness, ours = compare(duel, yardstick, share)
     num = len(duel.ours)
     others = [compare(duel, yardstick, share, seed) for seed in range(num)] if num > 1 else []
-    left = np.array([other / their for their, _, other in others])
+    left = np.array([_divided(other, their) for their, _, other in others])
     error = float(np.sqrt((num - 1) * left.var())) if len(left) else float("nan")
-    return theirs, hardness, ours, ours / theirs, error
+    return theirs, hardness, ours, _divided(ours, theirs), error
+
+
+def _divided(ours: float, theirs: float) -> float:
+    """The ratio; NaN where theirs has nothing false."""
+    return ours / theirs if theirs > 0 else float("nan")
 
 
 def _said(value: float) -> Value:
+    """A figure; NaN where no setting of one way reaches the point."""
     return float(value) if np.isfinite(value) else "not reached"
 
 
@@ -372,10 +378,10 @@ def claims_of(world: World, duels: Sequence[Duel]) -> list[Claim]:
     return [*claims, Claim(name=name, value=float(annotated), bound=0.0, at_least=False, unit="rows")]
 
 
-def measure(data: Path, seeds: int, folder: str, *, encoder: Encoder | None = None) -> Figures:
+def measure(data: Path, seeds: int, folder: str, folders: Sequence[tuple[str, str]] = FOLDERS) -> Figures:
     """The figures of both directions."""
-    used = encoder or choose_encoder("conse").encoder
-    inventory, roots = scan(data, Path(folder) / "work")
+    used = choose_encoder("conse").encoder
+    inventory, roots = scan(data, Path(folder) / "work", folders)
     with progress_bar() as progress:
         embedded = embed_inventory(inventory, roots, used, folder=folder, progress=progress)
     texts_vd = embed_phrases(used, inventory.phrases, folder=str(Path(folder) / "phrases"))

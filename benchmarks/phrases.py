@@ -1,13 +1,12 @@
-r"""How right retrieved phrases are on COCO with its labels hidden: precision against coverage, and what each view gives.
+"""How right retrieved phrases are on COCO with its labels hidden: precision against coverage, and what each view gives.
 
     python examples/coco_as_sa1b.py --as-sa1b IMAGES INSTANCES --as-coco IMAGES INSTANCES --out FOLDER
     python benchmarks/phrases.py TRAIN --json benchmarks/results/accuracy/phrases_train.json
-    python benchmarks/phrases.py VAL --chosen-on FILE --json benchmarks/results/accuracy/phrases.json \
-        --docs docs/phrases.md
+    python benchmarks/phrases.py VAL --chosen-on FILE --json benchmarks/results/accuracy/phrases.json --docs PAGE
 
-TRAIN and VAL hold COCO pictures as SA-1B's tars, whose jsons tell no category, and the truth as phrases.parquet. Every mask
-is embedded once per view; the vocabularies are COCO's names and the bundled one. Without --chosen-on, thresholds are
-chosen from the grid; with it, those of that file are judged.
+TRAIN and VAL hold COCO pictures as SA-1B's tars, whose jsons tell no category, and the truth as phrases.parquet. Every
+mask is embedded once per view; the vocabularies are COCO's names and the bundled one. The thresholds are chosen from
+the grid, or are those of FILE, the JSON of another run: choose on one half, judge on the other.
 """
 
 import argparse
@@ -170,8 +169,8 @@ def choice_lines(chosen_on: Figures, judged_on: Figures) -> list[str]:
     best = chosen_on.chosen[NAMES]
     said = (
         f"Score {best.min_score:g} and margin {best.min_margin:g} are the pair of the grid below that names most masks "
-        f"while {LEAST_PRECISION:.0%} and more of the names are right, with COCO's names on {chosen_on.pictures} pictures "
-        "of train2017; val2017 had no say in it."
+        f"while {LEAST_PRECISION:.0%} and more of the names are right, with COCO's names on {chosen_on.pictures} "
+        "pictures of train2017; val2017 had no say in it."
     )
     return [
         said,

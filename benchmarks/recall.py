@@ -11,6 +11,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -37,14 +38,14 @@ FOLDERS = (("coco_train", "train2017"), ("coco_val", "val2017"))
 BOUND = 3.5  # times the recall@5 of chance
 
 
-def scan(data: Path, work: Path) -> tuple[Inventory, dict[str, str]]:
+def scan(data: Path, work: Path, folders: Sequence[tuple[str, str]] = FOLDERS) -> tuple[Inventory, dict[str, str]]:
     """All pictures of the COCO folders below `data`, and where they lie."""
     sources: dict[str, SourceTable] = {
         name: CocoSource(
             images=str(data / name / split),
             annotations=str(data / name / "annotations" / f"instances_{split}.json"),
         )
-        for name, split in FOLDERS
+        for name, split in folders
     }
     opened = open_sources(Recipe(name="recall", mix=dict.fromkeys(sources, "rest"), sources=sources))
     prepared = prepare_sources(opened, str(work))

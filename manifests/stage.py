@@ -25,7 +25,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from manifests import files
 from manifests.errors import AbsentiaError
 
-
 _PACKAGES = ("manifests", "shards", "miners", "student", "flows")
 
 

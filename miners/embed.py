@@ -31,7 +31,6 @@ from miners.embedding_files import Embeddings, embedding_writer, read_embeddings
 from miners.encoders import AUTO, Encoder, choose_encoder
 from miners.streaming import BATCH, encode_pictures, require_directions
 from shards.inventory import Inventory
-from shards.labels import phrase_id
 
 IMAGES, CROPS, PHRASES, WORK = "images", "crops", "phrases", "work"  # folders below --out
 _BLOCK = 4096  # phrases in one file
@@ -95,7 +94,7 @@ def _embed_block(encoder: Encoder, phrases: Sequence[str], uri: str) -> NDArray[
         with embedding_writer(uri, encoder) as writer:
             for phrase, row_d in zip(phrases, rows_vd, strict=True):
                 writer.add("", phrase, [], row_d)
-    return read_embeddings(uri, encoder).rows_rd
+    return _read(uri, encoder, _repeated("", len(phrases)), pa.array(phrases, pa.string())).rows_rd
 
 
 def embed_inventory(
@@ -153,22 +152,15 @@ def _embed_part(
 
 
 def _load(parts: Sequence[EmbedPart], inventory: Inventory, encoder: Encoder, folder: str) -> Embedded:
-    keys = inventory.images["key"]
-    images = [
-        _read(_table(folder, IMAGES, part), encoder, keys.slice(part.first, part.num).combine_chunks())
-        for part in parts
-    ]
-    crops = [
-        _read(_table(folder, CROPS, part), encoder, keys.take(pa.array(part.image_c)).combine_chunks())
-        for part in parts
-    ]
-    numbers = {phrase_id(text): number for number, text in enumerate(inventory.phrases)}
-    phrases = [numbers[phrase_id(text)] for found in crops for text in found.phrases.to_pylist()]
+    images = [_read_images(_table(folder, IMAGES, part), part, inventory, encoder) for part in parts]
+    crops = [_read_crops(_table(folder, CROPS, part), part, inventory, encoder) for part in parts]
     nothing = np.empty((0, encoder.dim), np.float16)
     images_nd = np.concatenate([nothing, *(found.rows_rd for found in images)])
     crops_cd = np.concatenate([nothing, *(found.rows_rd for found in crops)])
     crop_image_c = np.concatenate([np.empty(0, np.int64), *(part.image_c for part in parts)])
-    crop_phrase_c = np.array(phrases, np.int32)
+    crop_phrase_c = np.concatenate(
+        [np.empty(0, np.int32), *(inventory.labels.phrase_l[part.label_c] for part in parts)]
+    )
     crop_box_c4 = np.concatenate([np.empty((0, 4), np.float32), *(found.box_r4 for found in crops)])
     arrays = (images_nd, crop_image_c, crop_phrase_c, crop_box_c4, crops_cd)
     return Embedded(
@@ -181,15 +173,34 @@ def _load(parts: Sequence[EmbedPart], inventory: Inventory, encoder: Encoder, fo
     )
 
 
-def _read(uri: str, encoder: Encoder, keys: pa.Array) -> Embeddings:
-    """The rows at `uri`, one for each of `keys` in their order."""
+def _read_images(uri: str, part: EmbedPart, inventory: Inventory, encoder: Encoder) -> Embeddings:
+    keys = inventory.images["key"].slice(part.first, part.num)
+    return _read(uri, encoder, keys.combine_chunks(), _repeated("", part.num))
+
+
+def _read_crops(uri: str, part: EmbedPart, inventory: Inventory, encoder: Encoder) -> Embeddings:
+    keys = inventory.images["key"].take(pa.array(part.image_c))
+    phrases = pa.array(inventory.phrases, pa.string()).take(pa.array(inventory.labels.phrase_l[part.label_c]))
+    return _read(uri, encoder, keys.combine_chunks(), phrases)
+
+
+def _read(uri: str, encoder: Encoder, keys: pa.Array, phrases: pa.Array) -> Embeddings:
+    """The rows at `uri`, one for each pair of key and phrase in their order; another row would stand for the wrong one.
+
+    Raises:
+        TableError: they are not, or are no rows of the encoder.
+    """
     found = read_embeddings(uri, encoder, keys=keys)
-    if not found.keys.combine_chunks().equals(keys):
+    if not (found.keys.combine_chunks().equals(keys) and found.phrases.combine_chunks().equals(phrases)):
         raise TableError(
-            f"{uri}: its {len(found.keys)} rows are not those of its part's {len(keys)} pictures and crops in their "
-            "order; expected one for each. Delete the file and run again"
+            f"{uri}: its {len(found.keys)} rows are not those that were asked for; expected {len(keys)} with their "
+            "keys and phrases, in order. Delete the file and run again"
         )
     return found
+
+
+def _repeated(text: str, num: int) -> pa.Array:
+    return pa.repeat(pa.scalar(text, pa.string()), num)
 
 
 def _remove_stale(folder: str, parts: Iterable[str], blocks: Iterable[str]) -> int:

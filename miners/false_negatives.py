@@ -128,8 +128,8 @@ def choose_margin(trial: Trial, margins_m: Sequence[float], rate: float) -> floa
     A picture's loss is the false share of its mined prompts, 0 where nothing is mined. The risk, the mean loss over the
     A pictures, is made monotone by its running maximum towards softer margins, and the margin must lie before the first
     at which (A · risk + 1) ÷ (A + 1) > rate (conformal risk control, arXiv 2208.02814, eq. 4 with B = 1). Pictures of
-    which nothing is mined lower that mean and tell nothing of the rows, so at the margin itself (losses + 1) ÷ (pictures
-    with rows + 1) and (false + 1) ÷ (rows + 1) must keep the rate, too.
+    which nothing is mined lower that mean and tell nothing of the rows, so at the margin itself (losses + 1) ÷
+    (pictures with rows + 1) and (false + 1) ÷ (rows + 1) must keep the rate, too.
     """
     num_pictures, risk = trial.num_pictures, 0.0
     chosen: float | None = None

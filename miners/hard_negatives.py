@@ -161,7 +161,8 @@ def _require_rows(found: Sequence[KindMined]) -> None:
     taken = {guard: sum(kind.num_rejected.get(guard, 0) for kind in found) for guard in GUARDS}
     inferred = {guard: num for guard, num in taken.items() if num and guard is not Reason.ANNOTATION}
     worst = max(inferred or taken, key=lambda guard: taken[guard])  # what labels call present, no setting changes
-    besides = f" and {taken[Reason.ANNOTATION]} by their labels" if inferred else ""
+    others = ", ".join(f"{guard} {num}" for guard, num in taken.items() if num and guard is not worst)
+    besides = f" (besides: {others})" if others else ""
     raise BuildError(
         f"every one of {num} candidates was rejected, {taken[worst]} of them by the guard {str(worst)!r}{besides}; "
         f"expected some to pass. To loosen it: {LOOSEN[worst]}"

@@ -21,7 +21,7 @@ from miners.selection import Wanted
 from miners.standard import pool_statistics
 
 PHRASES_A_PICTURE = 4  # near_text rows of a picture, where num_negatives is left out
-PICTURES_A_PRESENCE = 2  # near_image rows of a phrase for each of its presences, as many as keep its prior flat
+PICTURES_A_PRESENCE = 1  # near_image rows of a phrase for each of its presences, which keeps its prior flat
 FEWEST_PICTURES = 4
 _TRIES = 10  # candidates looked at for each one wanted; sentence-transformers' factor
 _SLACK = 16

@@ -54,9 +54,7 @@ def _columns(labels: Labels, kept: NDArray[np.bool_]) -> dict[str, NDArray[Any]]
     return {name: getattr(labels, name)[kept] for name in names}
 
 
-def _with_columns(
-    inventory: Inventory, owner_l: NDArray[np.int64], columns: dict[str, NDArray[Any]]
-) -> Inventory:
+def _with_columns(inventory: Inventory, owner_l: NDArray[np.int64], columns: dict[str, NDArray[Any]]) -> Inventory:
     order = np.argsort(owner_l, kind="stable")
     starts = np.searchsorted(owner_l[order], np.arange(inventory.num_images + 1)).astype(np.int64)
     labels = Labels(starts=starts, **{name: column[order] for name, column in columns.items()})

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from manifests.manifest import Achieved, Manifest
+from shards.mining_facts import AuditFacts, CurvePoint, MiningFacts, facts_of_record
 
 
 def summarise(manifest: Manifest) -> str:
@@ -18,9 +19,10 @@ def summarise(manifest: Manifest) -> str:
         _table(("split", "source", "present", "absent", "requested absent"), _pairs(manifest)),
         "## Shortcut audit (train, real images; 0.5 is perfect, 1.0 a leak)",
         _audit(manifest),
-        "## Rejects",
-        _rejects(manifest),
     ]
+    if manifest.mining:
+        blocks += ["## Mining (train)", _mining(facts_of_record(manifest.mining))]
+    blocks += ["## Rejects", _rejects(manifest)]
     if manifest.notes:
         blocks += ["## Notes", "\n".join(f"- {note}" for note in manifest.notes)]
     return "\n\n".join(blocks) + "\n"
@@ -73,6 +75,23 @@ def _audit(manifest: Manifest) -> str:
         + ", ".join(f"{w.phrase} ({w.present} present, {w.absent} absent)" for w in found.worst_phrases[:5])
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _mining(facts: MiningFacts) -> str:
+    lines = [facts.unreadable] if facts.unreadable else [f"Encoder {facts.encoder}: {facts.encoder_why}"]
+    for kind in facts.kinds:
+        taken = ", ".join(f"{guard} {num}" for guard, num in kind.rejected.items()) or "none"
+        lines.append(f"{kind.kind}: {kind.rows} rows of {kind.candidates} candidates; rejected: {taken}")
+    if facts.audit is None:
+        return "\n".join(f"- {line}" for line in [*lines, "No audit: no picture has exhaustive labels"])
+    lines += [_false_share(found.kind, found.at_margin, facts.audit) for found in facts.audit.kinds if found.at_margin]
+    return "\n".join(f"- {line}" for line in [*lines, f"Assumed: {facts.audit.assumption}"])
+
+
+def _false_share(kind: str, point: CurvePoint, audit: AuditFacts) -> str:
+    interval = f"95 % interval {point.low:.3f} to {point.high:.3f}"
+    hidden = f"{audit.hidden_share or 0:.0%} of the known presences hidden"
+    return f"{kind}: false share {point.false_share:.3f} ({interval}) with {hidden}"
 
 
 def _rejects(manifest: Manifest) -> str:

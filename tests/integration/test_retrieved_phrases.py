@@ -18,6 +18,7 @@ from miners.encoders import choose_encoder as real_choice
 from shards import catalog
 from shards.verify import main as verify
 from tests.colours import Colours
+from tests.doors import ROOT
 from tests.worlds import CATEGORIES, build_bytes, build_world, make_coco, make_sa1b, write_recipe
 
 ALL = {"encoder": "conse", "vocabulary": "words.txt", "min_score": -100, "min_margin": -100, "min_area": 1}
@@ -114,8 +115,8 @@ def test_the_command_writes_a_table_that_a_recipe_takes_and_measures_it(
     assert pq.read_table(built / "out" / "labels.parquet")["phrase"].to_pylist() == labels["phrase"].to_pylist()
 
 
-def test_the_embedded_encoder_looks_up_real_weights(
-    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_embedded_encoder_looks_up_real_weights_and_is_the_one_whose_thresholds_were_measured(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(phrases, "choose_encoder", real_choice)
     out = tmp_path / "labels.parquet"
@@ -126,6 +127,8 @@ def test_the_embedded_encoder_looks_up_real_weights(
     assert rows.num_rows == 12
     assert np.isfinite(rows["score"].to_numpy()).all()
     assert read_metadata(str(out), PHRASES)["encoder"] == "conse"
+    measured = json.loads((ROOT / "benchmarks" / "results" / "accuracy" / "phrases.json").read_text())
+    assert json.loads(capsys.readouterr().out)["encoder_digest"] == measured["encoder_digest"]
 
 
 def test_a_build_finds_what_the_command_looked_up_in_the_folder_of_a_catalog(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ class Encoder:
     def encode_texts(self, phrases: Sequence[str]) -> NDArray[np.float32]:
         texts = [self.template.format(phrase) for phrase in phrases]
         rows = np.array([[text.count(letter) + 0.5 for letter in "abcd"] for text in texts])
-        return (self.length * rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        rows *= self.length / np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows.astype(np.float32)
 
 
 def mined(ground: Ground, folder: Path, **settings: object) -> MinedTable:
@@ -69,11 +70,12 @@ def shown(*num_pictures: int, num: int) -> NDArray[np.int8]:
 
 
 def rows_a_phrase(kind: KindMined, num_phrases: int) -> list[int]:
-    return np.bincount(kind.rows.column_c, minlength=num_phrases).tolist()
+    counts: list[int] = np.bincount(kind.rows.column_c, minlength=num_phrases).tolist()
+    return counts
 
 
 def test_3819_a_relative_margin_lies_below_a_positive_score_that_is_negative(tmp_path: Path) -> None:
-    """There `positive * (1 - margin)` lay above a negative positive score, and kept what was nearer than the positive."""
+    """There `positive * (1 - margin)` lay above a negative positive score, and kept what was nearer."""
     found = mined(make_ground(300, noise=3.0), tmp_path, relative_margin=0.2, margin_space="raw")
     for kind in found.kinds:
         below_zero = kind.rows.positive_score_c < 0
