@@ -121,5 +121,5 @@ def _said(uris: Sequence[str], inventory: Inventory, read: _Read = read_predicti
     said = read(uris, inventory)
     if said.num_rejects:
         counts = ", ".join(f"{num} {reason}" for reason, num in said.num_rejects.items())
-        log.warning("%s: rows that are left out: %s; the first: %s", uris[0], counts, said.rejects[0].detail)
+        log.warning("rows that are left out: %s; the first: %s", counts, said.rejects[0].detail)
     return said

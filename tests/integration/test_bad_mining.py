@@ -261,7 +261,7 @@ def test_rows_of_other_pictures_and_phrases_are_counted(
     rows = [(known, "dog"), ("other-1", "cat"), ("other-2", "cat"), *unheard]
     path = decisions(run, *rows) if option == "--decisions" else predictions(run, *((*row, 0.2) for row in rows))
     assert run.mine(option, path, *LOOSE) == 0
-    assert f"{path}: rows that are left out: 2 unknown_key, 3 unknown_phrase; the first: " in caplog.text
+    assert f"rows that are left out: 2 unknown_key, 3 unknown_phrase; the first: {path}: " in caplog.text
 
 
 def test_false_alarms_of_another_split_are_refused(run: Runner) -> None:
@@ -294,6 +294,11 @@ def test_weights_that_are_a_pickle_are_refused(
     assert "--allow-pickle" in line
     assert module.main([*command, "--allow-pickle", str(tmp_path / "another.bin")]) == 1
     assert "is no safetensors file" in capsys.readouterr().err
+
+
+def test_a_pickle_that_is_allowed_by_name_is_what_the_encoder_is_asked_with(run: Runner) -> None:
+    assert run.mine("--allow-pickle", "weights.bin", "--json", *LOOSE) == 0
+    assert json.loads(run.capsys.readouterr().out)["encoder_why"] == "a test asked for it weights.bin"
 
 
 # the commands themselves

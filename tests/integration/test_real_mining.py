@@ -1,4 +1,4 @@
-"""Mining on real COCO pictures: the audit reads above zero, its margin keeps the rate, no labelled presence is mined."""
+"""Mining on real COCO: the audit reads above zero, its margin keeps the rate, and no labelled presence is mined."""
 
 # N pictures, C candidates, A pictures of one half
 
@@ -68,12 +68,9 @@ def mined(ground: Ground, work: str, settings: Mine, seed: int = 0) -> MinedTabl
 
 def num_present(ground: Ground, found: MinedTable) -> int:
     """Mined rows that the labels call present."""
-    present_nv = present_of(ground.inventory)
-    pool = found.pool
-    return sum(
-        int(present_nv[pool.picture_n[kind.rows.row_c], pool.phrase_v[kind.rows.column_c]].sum())
-        for kind in found.kinds
-    )
+    present_nv, picture_n, phrase_v = present_of(ground.inventory), found.pool.picture_n, found.pool.phrase_v
+    rows = [kind.rows for kind in found.kinds]
+    return sum(int(present_nv[picture_n[one.row_c], phrase_v[one.column_c]].sum()) for one in rows)
 
 
 def test_with_the_guard_off_the_audit_reads_clearly_above_zero(ground: Ground, work: str) -> None:
@@ -162,7 +159,6 @@ def test_over_a_hundred_splits_the_chosen_margin_keeps_the_rate_in_pictures_that
         for name in Shares._fields:
             values = np.array([getattr(share, name) for share in shares])
             error = values.std(ddof=1) / np.sqrt(len(values))
-            print(kind, name, round(values.mean(), 4), round(error, 4), len(values))
             assert 0 < values.mean() <= DEFAULT_RATE + 2 * error, (kind, name)
 
 
