@@ -85,7 +85,7 @@ def second_features(pictures: Sequence[Path]) -> NDArray[np.float32] | None:
     stored = torch.load(path, map_location="cpu", weights_only=True)
     model: torch.nn.Module = timm.create_model("efficientnet_lite2", pretrained=False)
     model.load_state_dict(dict(zip(model.state_dict(), stored.values(), strict=True)))
-    model.reset_classifier(0)
+    model.add_module("classifier", torch.nn.Identity())  # pooled features, no classes
     model.eval()
     blocks = []
     with torch.inference_mode():

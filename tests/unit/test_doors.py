@@ -22,7 +22,15 @@ from shards.reader import open_pass
 from tests.doors import GOLDEN, ROOT, UPDATE, compare
 from tests.factories import make_build, make_samples
 
-COMMANDS = ("flows.build_shards", "shards.catalog", "shards.show", "shards.verify")
+COMMANDS = (
+    "flows.build_shards",
+    "miners.embed",
+    "miners.hard_negatives",
+    "miners.phrases",
+    "shards.catalog",
+    "shards.show",
+    "shards.verify",
+)
 PUBLIC = (
     "manifests/errors.py",
     "manifests/manifest.py",
@@ -33,6 +41,8 @@ PUBLIC = (
     "shards/reader.py",
     "shards/show.py",
     "shards/verify.py",
+    "miners/encoders.py",
+    "miners/record.py",
     "flows/build_shards.py",
 )
 BUILD_1 = GOLDEN / "build-1"
