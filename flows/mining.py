@@ -1,7 +1,7 @@
 """The mining stage of a build: between the splits and the plan, on everything that was scanned."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from rich.progress import Progress
@@ -32,17 +32,18 @@ def negatives_of(
     settings = opened_settings(recipe)
     if settings is None:
         return []
-    if not _is_mined(recipe):
+    kinds = _kinds_to_mine(recipe)
+    if not kinds:
         return settings.negatives
-    mined = mine_train(recipe, settings, inventory, assignment, roots, lexicon, work=work, progress=progress)
+    mined = mine_train(recipe, settings, kinds, inventory, assignment, roots, lexicon, work=work, progress=progress)
     return [mined, *settings.negatives]
 
 
-def _is_mined(recipe: Recipe) -> bool:
-    """Whether a kind is asked for that a finished table need not bring."""
+def _kinds_to_mine(recipe: Recipe) -> list[NegativeKind]:
+    """The mined kinds that train is asked; false alarms only where there are predictions to find them in."""
     asked = [kind for kind in MINED_KINDS if recipe.prompts.kinds.get(kind, 0) > 0]
     has_predictions = recipe.mine is not None and bool(recipe.mine.predictions)
-    return any(kind is not NegativeKind.FALSE_ALARM or has_predictions for kind in asked)
+    return [kind for kind in asked if kind is not NegativeKind.FALSE_ALARM or has_predictions]
 
 
 def opened_settings(recipe: Recipe) -> Mine | None:
@@ -73,6 +74,7 @@ def decided_presences(inventory: Inventory, recipe: Recipe) -> Inventory:
 def mine_train(
     recipe: Recipe,
     settings: Mine,
+    kinds: Sequence[NegativeKind],
     inventory: Inventory,
     assignment: Assignment,
     roots: Mapping[str, str],
@@ -98,6 +100,6 @@ def mine_train(
     ground = prepare_ground(
         inventory, assignment, roots, lexicon, phrase_v, chosen, settings, folder=work, progress=progress
     )
-    mined = mine(ground, settings, split="train", seed=recipe.seed, folder=work, progress=progress)
+    mined = mine(ground, settings, split="train", seed=recipe.seed, folder=work, progress=progress, kinds=kinds)
     write_mined(mined, out)
     return out

@@ -2,6 +2,7 @@
 
 # N pictures of the pool, A audited pictures
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from manifests.errors import BuildError
 from manifests.recipe import Mine
 from manifests.sample import NegativeKind
+from miners.confusable import confusable_relation, find_confusable
+from miners.context import can_vote
 from miners.false_negatives import (
     ASSUMPTION,
     Audit,
@@ -25,10 +28,11 @@ from miners.judging import Knowledge, ScoreGuard
 from miners.mining import survey, try_kind
 from miners.pool import Pool
 from miners.proposing import open_searcher, propose, wanted_of
+from shards.inventory import Inventory
 from shards.splits import seeded_hash
 
 MAX_AUDITED = 20_000  # pictures, drawn by hash: their candidates are held in memory together
-FEWEST_AUDITED = 20  # below, no margin could keep 5 % by conformal risk control, which adds one lost picture
+FEWEST_AUDITED = 20  # and never fewer than 1 ÷ rate, since conformal risk control adds one lost picture
 
 
 def auditable(pool: Pool) -> NDArray[np.int64]:
@@ -55,13 +59,20 @@ def run_trials(
     rng = np.random.default_rng([seed, 5])
     hidden = hide_presences(pool.inventory, audited.picture_n, settings.hidden_share, rng)
     blind = audited.with_labels(hidden.inventory)
-    searcher = open_searcher(blind, settings, folder)
+    searcher = open_searcher(blind, settings, folder, votes=can_vote(pool))
+    blinded = _without_labels(knowledge, hidden.inventory, audited.picture_n)
     trials = []
     for kind in kinds:
-        wanted = wanted_of(kind, blind, settings)
-        found = survey(blind, propose(kind, searcher, wanted), knowledge, guard)
-        trials.append(try_kind(kind, blind, found, pool.inventory, wanted, seed))
+        wanted = wanted_of(kind, blind, settings, seed)
+        found = survey(blind, propose(kind, searcher, wanted), blinded, guard)
+        trials.append(try_kind(kind, blind, found, pool.inventory, wanted))
     return hidden, trials
+
+
+def _without_labels(knowledge: Knowledge, blind: Inventory, pictures: NDArray[np.int64]) -> Knowledge:
+    """What the guards would know had the hidden labels never been there."""
+    confused = confusable_relation(find_confusable(blind, pictures), len(blind.phrases))
+    return replace(knowledge, relation=knowledge.meaning | confused, decided=None)
 
 
 def audit_pool(
@@ -81,13 +92,16 @@ def audit_pool(
     Raises:
         BuildError: there are too few exhaustive pictures to choose by, or no margin keeps the rate.
     """
+    if not kinds:
+        return None, {}
     num_audited = len(auditable(pool))
-    if num_audited < FEWEST_AUDITED:
+    fewest = FEWEST_AUDITED if rate is None else max(FEWEST_AUDITED, math.ceil(1 / rate))
+    if num_audited < fewest:
         if rate is not None:
             raise BuildError(
                 f"split {split}: max_false_negative_rate = {rate:g} asks the audit to choose the margin, but only "
-                f"{num_audited} pictures have exhaustive labels; expected at least {FEWEST_AUDITED}. Add a source "
-                "whose labels are exhaustive (COCO), or give relative_margin or absolute_margin instead"
+                f"{num_audited} pictures have exhaustive labels; expected at least {fewest}. Add a source whose "
+                "labels are exhaustive (COCO), or give relative_margin or absolute_margin instead"
             )
         return None, dict.fromkeys(kinds, guard)
     hidden, trials = run_trials(pool, kinds, knowledge, guard, settings, seed=seed, folder=folder)

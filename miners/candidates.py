@@ -70,7 +70,8 @@ def near_image(searcher: Searcher, depth_v: NDArray[np.int64]) -> Iterator[Candi
         inside = (found.rows_qk >= 0) & (np.arange(depth)[None, :] < depth_v[start:stop, None])
         column_c, row_c = np.repeat(np.arange(start, stop), inside.sum(axis=1)), found.rows_qk[inside]
         positive_c = searcher.queries.positive_v[column_c]
-        yield _hardest_first(NegativeKind.NEAR_IMAGE, searcher, row_c, column_c, found.scores_qk[inside], positive_c)
+        positives = positive_c, ranking.cosine(positive_c, column_c)
+        yield _hardest_first(NegativeKind.NEAR_IMAGE, searcher, row_c, column_c, found.scores_qk[inside], positives)
         start = stop
 
 
@@ -87,15 +88,18 @@ def _hardest_first(
     row_c: NDArray[np.int64],
     column_c: NDArray[np.int64],
     score_c: NDArray[np.float64],
-    positive_c: NDArray[np.float64],
+    positives: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> Candidates:
-    """The pairs by query, and within it by standard score and context; ties by the other side."""
+    """The pairs by query, and within it by standard score and context; ties by the other side.
+
+    `positives` are the standard score and the cosine that each is compared with.
+    """
     pool, queries = searcher.pool, searcher.queries
     standard_c = queries.ranking.standard(score_c, column_c)
     hardness_c = standard_c + CONTEXT_WEIGHT * searcher.context.bonus(row_c, column_c)
     sides = (row_c, column_c) if kind is NegativeKind.NEAR_IMAGE else (column_c, row_c)
     order = np.lexsort((sides[0], -hardness_c, sides[1]))
-    row_c, column_c, positive_c = row_c[order], column_c[order], positive_c[order]
+    row_c, column_c = row_c[order], column_c[order]
     evidence_c = pair_scores(pool.images_nd, row_c, queries.evidence.rows_vd, column_c)
     return Candidates(
         kind=kind,
@@ -104,8 +108,8 @@ def _hardest_first(
         score_c=score_c[order],
         standard_c=standard_c[order],
         evidence_c=queries.evidence.standard(evidence_c, column_c) + queries.prior_v[column_c],
-        positive_c=positive_c,
-        positive_score_c=queries.ranking.cosine(positive_c, column_c),
+        positive_c=positives[0][order],
+        positive_score_c=positives[1][order],
     )
 
 
@@ -114,7 +118,7 @@ def near_text(searcher: Searcher, depth: int) -> Iterator[Candidates]:
     pool, ranking = searcher.pool, searcher.queries.ranking
     likely = min(depth + _SLACK, pool.num_phrases)
     rows_vd, mean_v = ranking.rows_vd.astype(np.float32), ranking.mean_v.astype(np.float32)
-    lowest_n = _lowest_present(searcher)
+    lowest_n, lowest_cosine_n = _lowest_present(searcher)
     step = max(1, _BLOCK_CELLS // max(1, pool.num_phrases))
     for start in range(0, pool.num_pictures, step):
         stop = min(start + step, pool.num_pictures)
@@ -123,20 +127,26 @@ def near_text(searcher: Searcher, depth: int) -> Iterator[Candidates]:
         column_c = np.argpartition(-hardness_bv, likely - 1, axis=1)[:, :likely].reshape(-1)
         row_c = np.repeat(np.arange(start, stop), likely)
         score_c = pair_scores(pool.images_nd, row_c, ranking.rows_vd, column_c)
-        positive_c = np.where(np.isnan(lowest_n[row_c]), searcher.queries.positive_v[column_c], lowest_n[row_c])
-        found = _hardest_first(NegativeKind.NEAR_TEXT, searcher, row_c, column_c, score_c, positive_c)
+        own_c, empty_c = searcher.queries.positive_v[column_c], np.isnan(lowest_n[row_c])
+        positives = (
+            np.where(empty_c, own_c, lowest_n[row_c]),
+            np.where(empty_c, ranking.cosine(own_c, column_c), lowest_cosine_n[row_c]),
+        )
+        found = _hardest_first(NegativeKind.NEAR_TEXT, searcher, row_c, column_c, score_c, positives)
         yield taken(found, np.tile(np.arange(likely) < depth, stop - start))
 
 
-def _lowest_present(searcher: Searcher) -> NDArray[np.float64]:
-    """Standard score of every picture's lowest present phrase [N]; NaN where it has none."""
+def _lowest_present(searcher: Searcher) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lowest standard score and lowest cosine of every picture's present phrases [N]; NaN where it has none."""
     pool, ranking = searcher.pool, searcher.queries.ranking
     row_p, column_p = pool.present()
-    standard_p = ranking.standard(pair_scores(pool.images_nd, row_p, ranking.rows_vd, column_p), column_p)
-    lowest_n = np.full(pool.num_pictures, np.inf)
-    np.minimum.at(lowest_n, row_p, standard_p)
-    lowest_n[np.isinf(lowest_n)] = np.nan
-    return lowest_n
+    score_p = pair_scores(pool.images_nd, row_p, ranking.rows_vd, column_p)
+    found = []
+    for value_p in (ranking.standard(score_p, column_p), score_p):
+        lowest_n = np.full(pool.num_pictures, np.inf)
+        np.minimum.at(lowest_n, row_p, value_p)
+        found.append(np.where(np.isinf(lowest_n), np.nan, lowest_n))
+    return found[0], found[1]
 
 
 def taken(candidates: Candidates, chosen_c: NDArray[np.bool_]) -> Candidates:

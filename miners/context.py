@@ -44,10 +44,18 @@ class Context:
         return np.log(share_bv + _LEAST).reshape(stop - start, self.num_phrases)
 
 
+def can_vote(pool: Pool) -> bool:
+    """Whether a pool is small enough for its pictures to vote."""
+    return 1 < pool.num_pictures <= MAX_PICTURES
+
+
+def nobody_votes(pool: Pool) -> Context:
+    """A context without votes."""
+    return Context(num_phrases=pool.num_phrases, pair_s=np.empty(0, np.int64), share_s=np.empty(0))
+
+
 def gather_context(pool: Pool, index: Index) -> Context:
-    """The votes of every picture's NEIGHBOURS nearest others; none in a pool above MAX_PICTURES."""
-    if pool.num_pictures > MAX_PICTURES or pool.num_pictures < 2:
-        return Context(num_phrases=pool.num_phrases, pair_s=np.empty(0, np.int64), share_s=np.empty(0))
+    """The votes of every picture's NEIGHBOURS nearest others."""
     found = index.search(pool.images_nd, min(NEIGHBOURS + 1, pool.num_pictures))
     others_nk = (found.rows_qk >= 0) & (found.rows_qk != np.arange(pool.num_pictures)[:, None])
     others_nk &= np.cumsum(others_nk, axis=1) <= NEIGHBOURS

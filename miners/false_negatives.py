@@ -14,6 +14,8 @@ from itertools import pairwise
 
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from manifests.statistics import bootstrap_ratio
@@ -47,7 +49,7 @@ class CurvePoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     low: float  # of a 95 % bootstrap interval over pictures
     high: float
     hardness: float  # mean standard score of the rows
-    distance: float  # mean of positive score minus score, in the margin's space
+    distance: float  # mean of positive score minus score, both standard
 
 
 class KindAudit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,8 +87,12 @@ def hide_presences(inventory: Inventory, pictures: NDArray[np.int64], share: flo
     hidden_l = audited_n[owner_l] & (labels.state_l == PRESENT) & (rng.random(len(owner_l)) < share)
     forgotten_l = hidden_l | (audited_n[owner_l] & (labels.state_l == ABSENT))
     nothing = np.zeros((1, inventory.vocabulary_g.shape[1]), np.bool_)
+    open_over = inventory.images["open_over"].combine_chunks()
+    closed = pc.if_else(pa.array(audited_n), pa.scalar([], open_over.type), open_over)
+    place = inventory.images.schema.get_field_index("open_over")
     view = replace(
         without_labels(inventory, forgotten_l),
+        images=inventory.images.set_column(place, "open_over", closed),  # else what was exhaustive would turn open
         vocabulary_g=np.concatenate([inventory.vocabulary_g, nothing]),
         group_n=np.where(audited_n, len(inventory.vocabulary_g), inventory.group_n).astype(np.int32),
     )
@@ -102,7 +108,8 @@ class Trial:
     num_pictures: int  # A
     false_c: NDArray[np.bool_]  # in truth present
     standard_c: NDArray[np.float64]
-    gap_c: NDArray[np.float64]  # how far below its positive each lies; kept where that is at least the margin
+    gap_c: NDArray[np.float64]  # what a margin is compared with, see `miners.judging.gaps`; kept from the margin on
+    distance_c: NDArray[np.float64]  # positive score minus score, both standard; NaN where there is no positive
     rank_c: NDArray[np.int32]
     passed_c: NDArray[np.bool_]  # by all guards but the score guard
     take: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]  # which of the candidates kept are taken
@@ -165,7 +172,7 @@ def read_point(trial: Trial, margin: float, rng: np.random.Generator) -> CurvePo
     num_a = np.bincount(trial.picture_c[taken_c], minlength=trial.num_pictures)
     false_a = np.bincount(trial.picture_c[taken_c & trial.false_c], minlength=trial.num_pictures)
     low, high = bootstrap_ratio(false_a, num_a, rng)
-    gap_c = trial.gap_c[taken_c & np.isfinite(trial.gap_c)]
+    distance_c = trial.distance_c[taken_c & np.isfinite(trial.distance_c)]
     return CurvePoint(
         margin=float(np.clip(margin, -1e9, 1e9)),
         num_rows=num_rows,
@@ -174,7 +181,7 @@ def read_point(trial: Trial, margin: float, rng: np.random.Generator) -> CurvePo
         low=low,
         high=high,
         hardness=float(trial.standard_c[taken_c].mean()) if num_rows else 0.0,
-        distance=float(gap_c.mean()) if len(gap_c) else 0.0,
+        distance=float(distance_c.mean()) if len(distance_c) else 0.0,
     )
 
 

@@ -105,9 +105,10 @@ def prepare_ground(
 
 def _knowledge(inventory: Inventory, assignment: Assignment, lexicon: Lexicon, settings: Mine) -> Knowledge:
     confused = find_confusable(inventory, np.flatnonzero(inventory.known_n()))
-    relation = related(inventory.phrases, lexicon) | confusable_relation(confused, len(inventory.phrases))
+    meaning = related(inventory.phrases, lexicon)
     return Knowledge(
-        relation=relation,
+        relation=meaning | confusable_relation(confused, len(inventory.phrases)),
+        meaning=meaning,
         group_n=assignment.group_n,
         verifier=_said(settings.verifier, inventory),
         decided=_said(settings.decisions, inventory, read_decisions),

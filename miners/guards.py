@@ -45,7 +45,7 @@ def annotation(inventory: Inventory, image_c: _Int64, phrase_c: _Int32) -> _Bool
     Synonyms and hypernyms of a present or open phrase count. A phrase of a vocabulary that the picture's source left
     open is taken out too, unless it is denied by name or lies in a vocabulary over which the picture is exhaustive.
     """
-    blocked_c = _blocked(inventory, image_c, phrase_c)
+    blocked_c = blocked(inventory, image_c, phrase_c)
     left_open_c = _left_open(inventory, image_c, phrase_c)
     if left_open_c.any():
         left_open_c[left_open_c] = ~_denied(inventory, image_c[left_open_c], phrase_c[left_open_c])
@@ -55,7 +55,7 @@ def annotation(inventory: Inventory, image_c: _Int64, phrase_c: _Int32) -> _Bool
 def known_absent(inventory: Inventory, image_c: _Int64, phrase_c: _Int32) -> _Bool:
     """Candidates that the labels themselves call absent: their evidence is `annotated`, that of all others `mined`."""
     said_c = inventory.vocabulary_g[inventory.group_n[image_c], phrase_c] | _denied(inventory, image_c, phrase_c)
-    known_c: _Bool = said_c & ~_blocked(inventory, image_c, phrase_c)
+    known_c: _Bool = said_c & ~blocked(inventory, image_c, phrase_c)
     return known_c
 
 
@@ -168,8 +168,8 @@ def reviewer(decided: Said, image_c: _Int64, phrase_c: _Int32) -> Verdicts:
     return verifier(decided, image_c, phrase_c)
 
 
-def _blocked(inventory: Inventory, image_c: _Int64, phrase_c: _Int32) -> _Bool:
-    """Whether the labels say present or open; synonyms and hypernyms count."""
+def blocked(inventory: Inventory, image_c: _Int64, phrase_c: _Int32) -> _Bool:
+    """Candidates that a label calls present, or open; synonyms and hypernyms count."""
     return _among(len(inventory.phrases), image_c, phrase_c, inventory.blocked)
 
 
@@ -186,6 +186,8 @@ def _denied(inventory: Inventory, image_c: _Int64, phrase_c: _Int32) -> _Bool:
 
 def _left_open(inventory: Inventory, image_c: _Int64, phrase_c: _Int32) -> _Bool:
     """Whether the phrase, or one that implies it, lies in a vocabulary that was left open, and in no exhaustive one."""
+    if not pc.any(pc.greater(pc.list_value_length(inventory.images["open_over"]), 0)).as_py():
+        return np.zeros(len(image_c), np.bool_)
     pictures, row_c = _distinct(image_c)
     names = pc.fill_null(pc.binary_join(inventory.images["open_over"].take(pictures), "\n"), "")
     encoded = pc.dictionary_encode(names).combine_chunks()

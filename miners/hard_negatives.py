@@ -12,7 +12,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -27,6 +27,7 @@ from manifests.sample import NegativeKind
 from manifests.stage import Inline, log_to_stderr, progress_bar, run_command
 from miners.auditing import audit_pool
 from miners.candidates import Candidates, Searcher, false_alarms
+from miners.context import can_vote
 from miners.false_negatives import Audit
 from miners.ground import Ground, choose, prepare_ground
 from miners.judging import GUARDS, LOOSEN, ScoreGuard, Space
@@ -41,15 +42,27 @@ from miners.record import KindRecord, MiningRecord, encode_record, summarise_min
 from miners.vocabulary import load_vocabulary
 from shards.inventory import Inventory
 from shards.labels import phrase_id
+from shards.mined import HARDEST_FIRST
+from shards.publish import TABLES
 from shards.reopened import reopen
 from shards.splits import Assignment
 
 log = logging.getLogger(__name__)
-EMBEDDED_KINDS = (NegativeKind.NEAR_IMAGE, NegativeKind.NEAR_TEXT)
 
 
-def mine(ground: Ground, settings: Mine, *, split: str, seed: int, folder: str, progress: Progress) -> MinedTable:
-    """The hard negatives of one split; indexes are kept in `folder`.
+def mine(
+    ground: Ground,
+    settings: Mine,
+    *,
+    split: str,
+    seed: int,
+    folder: str,
+    progress: Progress,
+    kinds: Collection[NegativeKind] = HARDEST_FIRST,
+) -> MinedTable:
+    """The hard negatives of one split, of those of `kinds` that there is something to mine from.
+
+    Indexes are kept in `folder`.
 
     Raises:
         BuildError: the split or the vocabulary is empty or smaller than `num_negatives`, every candidate was rejected,
@@ -60,16 +73,18 @@ def mine(ground: Ground, settings: Mine, *, split: str, seed: int, folder: str, 
     require_enough(pool, settings)
     if ground.alarms is not None:
         _require_split(ground, ground.alarms, split)
-    kinds = [*EMBEDDED_KINDS, *([NegativeKind.FALSE_ALARM] if ground.alarms is not None else [])]
-    bar = progress.add_task("mine", total=len(kinds) + 1)
+    embedded = [kind for kind in HARDEST_FIRST if kind in kinds and kind is not NegativeKind.FALSE_ALARM]
+    alarms = [NegativeKind.FALSE_ALARM] if NegativeKind.FALSE_ALARM in kinds and ground.alarms is not None else []
+    minable = [*embedded, *alarms]
+    bar = progress.add_task("mine", total=len(minable) + 1)
     guard, rate = score_guard(settings)
     audit, guards = audit_pool(
-        pool, EMBEDDED_KINDS, ground.knowledge, guard, settings, rate=rate, seed=seed, split=split, folder=folder
+        pool, embedded, ground.knowledge, guard, settings, rate=rate, seed=seed, split=split, folder=folder
     )
     progress.advance(bar)
-    searcher = open_searcher(pool, settings, folder)
+    searcher = open_searcher(pool, settings, folder, votes=can_vote(pool))
     found = []
-    for kind in kinds:
+    for kind in minable:
         found.append(_mine_one(kind, ground, searcher, guards.get(kind, _UNGUARDED), settings, seed))
         progress.advance(bar)
     _require_rows(found)
@@ -84,7 +99,10 @@ def score_guard(settings: Mine) -> tuple[ScoreGuard, float | None]:
 
     Where neither a margin nor a rate is given, the rate is DEFAULT_RATE.
     """
-    bounds = ScoreGuard(space=Space(settings.margin_space), max_score=settings.max_score, min_score=settings.min_score)
+    space = Space(settings.margin_space)
+    bounds = ScoreGuard(
+        space=space, raw_bounds=space is Space.RAW, max_score=settings.max_score, min_score=settings.min_score
+    )
     if settings.relative_margin is not None:
         return replace(bounds, relative=True, margin=settings.relative_margin), None
     if settings.absolute_margin is not None:
@@ -118,7 +136,7 @@ def _mine_one(
     seed: int,
 ) -> KindMined:
     pool = searcher.pool
-    wanted = wanted_of(kind, pool, settings)
+    wanted = wanted_of(kind, pool, settings, seed)
     proposed: Iterator[Candidates]
     covered: Callable[[Candidates], NDArray[np.float64]] | None = None
     if kind is NegativeKind.FALSE_ALARM and ground.alarms is not None:
@@ -127,8 +145,7 @@ def _mine_one(
     else:
         proposed = propose(kind, searcher, wanted)
     surveyed = survey(pool, proposed, ground.knowledge, guard, covered)
-    rng = np.random.default_rng([seed, 7, list(NegativeKind).index(kind)])
-    return mine_kind(kind, surveyed, guard, wanted, rng)
+    return mine_kind(kind, surveyed, guard, wanted)
 
 
 def _covered(pool: Pool, said: Said, candidates: Candidates) -> NDArray[np.float64]:
@@ -233,6 +250,7 @@ def vocabulary_of(inventory: Inventory, assignment: Assignment, vocabulary: str)
 
 def mine_build(options: argparse.Namespace, settings: Mine) -> MiningRecord:
     """Mine a finished build as the command asks, and write the table."""
+    _require_own_place(options.build, options.out)
     work = options.work or files.join(options.build, "work")
     with progress_bar(quiet=options.quiet) as progress:
         opened = reopen(options.build, work, executor=Inline(), progress=progress, lexicons=options.lexicon)
@@ -250,6 +268,22 @@ def mine_build(options: argparse.Namespace, settings: Mine) -> MiningRecord:
         mined = mine(ground, settings, split=options.split, seed=options.seed, folder=work, progress=progress)
     write_mined(mined, options.out, build=_way_to(options.build, options.out))
     return mined.record
+
+
+def _require_own_place(build: str, out: str) -> None:
+    """Stop if the table would take the place of one that the build's manifest names."""
+    folder, _, name = out.rpartition("/")
+    named = {f"{table}.parquet" for table in TABLES}
+    if (
+        files.is_local(build)
+        and files.is_local(out)
+        and name in named
+        and os.path.realpath(folder or ".") == os.path.realpath(build)
+    ):
+        raise BuildError(
+            f"{out}: is the finished build's own table, which its manifest names; expected another place. Choose "
+            "another --out"
+        )
 
 
 def _way_to(build: str, out: str) -> str:

@@ -1,7 +1,8 @@
 """The guards in their order: what each candidate was taken out by, and what is known of those that stay.
 
 Every candidate has one verdict, that of the first guard that takes it. Labels come first, then a person, then a second
-model, then what is inferred. Who was verified passes what comes after.
+model, then what is inferred. What a person found absent passes all that comes after labels; what a second model did,
+the guards on false alarms and scores.
 """
 
 # C candidates, P alarms
@@ -46,7 +47,8 @@ LOOSEN: Mapping[Reason, str] = {
 class Knowledge:
     """What the guards know beside labels and scores."""
 
-    relation: Relation
+    relation: Relation  # phrases that make each other's absence doubtful
+    meaning: Relation  # those of them that follow from language alone, and not from this data's labels
     group_n: NDArray[np.int64]  # group of near-duplicates of each picture of the inventory
     verifier: Said | None = None
     decided: Said | None = None
@@ -109,6 +111,7 @@ class ScoreGuard:
     space: Space = Space.STANDARD
     relative: bool = False  # the margin is a share of the positive's score
     margin: float | None = None
+    raw_bounds: bool = False  # the two below are cosines; else standard scores
     max_score: float | None = None
     min_score: float | None = None
 
@@ -138,6 +141,6 @@ def _below(positive_c: NDArray[np.float64], score_c: NDArray[np.float64], *, rel
 
 def outside_range(candidates: Candidates, judged: Judged, guard: ScoreGuard) -> NDArray[np.bool_]:
     """Candidates above `max_score` or below `min_score`."""
-    score_c = candidates.score_c if guard.space is Space.RAW else candidates.standard_c
+    score_c = candidates.score_c if guard.raw_bounds else candidates.standard_c
     outside_c = guards.score(score_c, candidates.positive_c, max_score=guard.max_score, min_score=guard.min_score)
     return outside_c & ~judged.verified_c

@@ -77,6 +77,6 @@ def _write_rejects(writer: TableWriter, pool: Pool, found: KindMined) -> None:
     for number, key in enumerate(keys):
         detail = f"standard score {rows.standard_c[number]:.3f}, rank {rows.rank_c[number]}"
         if np.isfinite(rows.gap_c[number]):
-            detail += f", {rows.gap_c[number]:.3f} below its positive"
+            detail += f", {rows.gap_c[number]:.3f} to be compared with the margin"
         phrase = pool.inventory.phrases[int(pool.phrase_v[rows.column_c[number]])]
         writer.add(str(found.kind), "", key, phrase, str(GUARDS[rows.verdict_c[number]]), detail)

@@ -13,7 +13,7 @@ from manifests.errors import Reason
 from manifests.sample import NegativeKind
 from miners.candidates import Candidates
 from miners.false_negatives import Trial
-from miners.guards import annotation
+from miners.guards import blocked, known_absent
 from miners.judging import GUARDS, PASSED, Judged, Knowledge, ScoreGuard, gaps, judge, outside_range
 from miners.pool import Pool
 from miners.selection import Wanted, ranks, select
@@ -97,7 +97,6 @@ def mine_kind(
     surveyed: Iterable[Surveyed],
     guard: ScoreGuard,
     wanted: Wanted,
-    rng: np.random.Generator,
 ) -> KindMined:
     """The rows of one kind: what every guard and the margin let pass, as far as numbers, range and caps allow."""
     counts: Counter[int] = Counter()
@@ -114,7 +113,7 @@ def mine_kind(
         rejects = [_hardest_rejects([*rejects, replace(block, verdict_c=verdict_c).taken(verdict_c != PASSED)])]
     free = _joined(passed)
     query_c, other_c = _sides(kind, free)
-    taken_c = select(query_c, other_c, free.rank_c, np.ones(len(free), np.bool_), wanted, rng)
+    taken_c = select(query_c, other_c, free.rank_c, np.ones(len(free), np.bool_), wanted)
     num_q = np.bincount(query_c[taken_c], minlength=len(wanted.num_q))
     return KindMined(
         kind=kind,
@@ -133,17 +132,21 @@ def try_kind(
     surveyed: Iterable[Surveyed],
     truth: Inventory,
     wanted: Wanted,
-    seed: int,
 ) -> Trial:
-    """The same candidates with the truth beside them, for the audit; every picture of the pool is audited."""
+    """The same candidates with the truth beside them, for the audit; every picture of the pool is audited.
+
+    Candidates of which the truth says nothing are left out: they would count as right.
+    """
     found = _joined(list(surveyed))
+    image_c, phrase_c = pool.picture_n[found.row_c], pool.phrase_v[found.column_c]
+    shown_c = blocked(truth, image_c, phrase_c)
+    told_c = shown_c | known_absent(truth, image_c, phrase_c)
+    found, false_c = found.taken(told_c), (shown_c & (found.rank_c >= 0))[told_c]
     query_c, other_c = _sides(kind, found)
 
     def take(kept_c: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        return select(query_c, other_c, found.rank_c, kept_c, wanted, np.random.default_rng(seed))
+        return select(query_c, other_c, found.rank_c, kept_c, wanted)
 
-    listed_c = found.rank_c >= 0
-    false_c = annotation(truth, pool.picture_n[found.row_c], pool.phrase_v[found.column_c]) & listed_c
     return Trial(
         kind=str(kind),
         picture_c=found.row_c,
@@ -151,6 +154,7 @@ def try_kind(
         false_c=false_c,
         standard_c=found.standard_c,
         gap_c=found.gap_c,
+        distance_c=found.distance_c,
         rank_c=found.rank_c,
         passed_c=found.verdict_c == PASSED,
         take=take,

@@ -24,6 +24,7 @@ TEXT_EVIDENCE, DISCRIMINANT_EVIDENCE = 0.36, 0.64
 PRIOR = 1.6  # evidence for each factor e in the number of known positives
 _SHRINKAGE = 1.5  # of the covariance, in mean variances
 _TEXT_POSITIVES = 2.0  # positives that the text counts for in the discriminant
+_FLAT = 1e-6  # distance of a text from the mean text below which it is that
 _TEXT_LENGTH = 0.5  # of a picture's mean distance from the pool's mean
 _BLOCK_CELLS = 1 << 22
 
@@ -62,9 +63,7 @@ def phrase_queries(pool: Pool, statistics: PoolStatistics) -> PhraseQueries:
     row, column = pool.present()
     text_vd = _in_deviations(statistics, pool.texts_vd)
     crop_vd = _mean_rows(_in_deviations(statistics, pool.crops.crops_cd), pool.crops.column_c, text_vd)
-    order = np.argsort(column, kind="stable")
-    shown_pd = _in_deviations(statistics, pool.images_nd)[row[order]]
-    picture_vd = _mean_rows(shown_pd, column[order], text_vd)
+    picture_vd = _mean_pictures(pool, statistics, row, column, text_vd)
     asked_vd = text_vd + CROP_WEIGHT * _scaled(statistics, crop_vd) + PICTURE_WEIGHT * _scaled(statistics, picture_vd)
     ranking = _scores(statistics, asked_vd)
     discriminant_vd = _discriminants(pool, statistics, row, column)
@@ -112,6 +111,24 @@ def _mean_rows(
     return means_vd
 
 
+def _mean_pictures(
+    pool: Pool,
+    statistics: PoolStatistics,
+    row: NDArray[np.int64],
+    column: NDArray[np.int64],
+    otherwise_vd: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The mean of the pictures that show each phrase, each in its own deviations; the phrase's own where none does."""
+    num_v = np.bincount(column, minlength=pool.num_phrases)
+    sum_vd = np.zeros(otherwise_vd.shape)
+    step = max(1, _BLOCK_CELLS // max(1, sum_vd.shape[1]))
+    for start in range(0, len(row), step):
+        here = slice(start, start + step)
+        np.add.at(sum_vd, column[here], _in_deviations(statistics, pool.images_nd[row[here]]))
+    means_vd: NDArray[np.float64] = np.where(num_v[:, None] > 0, sum_vd / np.maximum(num_v, 1)[:, None], otherwise_vd)
+    return means_vd
+
+
 def _scaled(statistics: PoolStatistics, rows_vd: NDArray[np.float64]) -> NDArray[np.float64]:
     """The rows, scaled so that their scores have a deviation of 1 over the pool."""
     return _in_deviations(statistics, _unit(rows_vd))
@@ -133,13 +150,14 @@ def _discriminants(
     length = np.sqrt(np.trace(covariance_dd))  # root mean square distance of a picture from the mean
     texts_vd = pool.texts_vd.astype(np.float64)
     text_vd = texts_vd - texts_vd.mean(axis=0)
-    text_vd *= _TEXT_LENGTH * length / np.maximum(np.linalg.norm(text_vd, axis=1, keepdims=True), 1e-12)
-    order = np.argsort(column, kind="stable")
+    distance_v = np.linalg.norm(text_vd, axis=1, keepdims=True)
+    text_vd = np.where(distance_v > _FLAT, text_vd, texts_vd)  # a single phrase, or equal ones, have no middle to leave
+    text_vd *= _TEXT_LENGTH * length / np.linalg.norm(text_vd, axis=1, keepdims=True)
     sum_vd, num_v = _TEXT_POSITIVES * text_vd, np.bincount(column, minlength=pool.num_phrases)
-    if len(column):
-        columns, first = np.unique(column[order], return_index=True)
-        shown_pd = pool.images_nd[row[order]].astype(np.float64) - mean_d
-        sum_vd[columns] += np.add.reduceat(shown_pd, first, axis=0)
+    step = max(1, _BLOCK_CELLS // width)
+    for start in range(0, len(row), step):
+        here = slice(start, start + step)
+        np.add.at(sum_vd, column[here], pool.images_nd[row[here]].astype(np.float64) - mean_d)
     mean_vd = sum_vd / (num_v + _TEXT_POSITIVES)[:, None]
     found: NDArray[np.float64] = np.linalg.solve(covariance_dd + ridge * np.eye(width), mean_vd.T).T
     return found

@@ -57,6 +57,14 @@ class Pool:
         known = column != NO_COLUMN
         return row[known], column[known]
 
+    def blocked(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Row and column of every pair that may never be mined: present or open, synonyms and hypernyms counted."""
+        row, phrase = self.inventory.blocked(self.picture_n)
+        column = self.column_of_phrase[phrase]
+        codes = np.unique(self._code(row, column)[column != NO_COLUMN])
+        found = np.divmod(codes, max(1, self.num_phrases))
+        return found[0], found[1]
+
     def with_labels(self, inventory: Inventory) -> "Pool":
         """The same pool with other labels; crops of what they do not say are left out."""
         relabelled = replace(self, inventory=inventory)

@@ -2,7 +2,6 @@
 
 # Q queries, N pictures of the pool, V phrases, P present pairs
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,7 +12,7 @@ from manifests.errors import BuildError
 from manifests.recipe import Mine
 from manifests.sample import NegativeKind
 from miners.candidates import Candidates, Searcher, near_image, near_text
-from miners.context import gather_context
+from miners.context import gather_context, nobody_votes
 from miners.index import open_index
 from miners.phrase_queries import phrase_queries
 from miners.pool import Pool
@@ -27,31 +26,34 @@ _TRIES = 10  # candidates looked at for each one wanted; sentence-transformers' 
 _SLACK = 16
 
 
-def open_searcher(pool: Pool, settings: Mine, folder: str) -> Searcher:
-    """The pool, ready to be searched; the index is kept in `folder`."""
+def open_searcher(pool: Pool, settings: Mine, folder: str, *, votes: bool) -> Searcher:
+    """The pool, ready to be searched; the index is kept in `folder`. With `votes`, each picture's neighbours vote."""
     statistics = pool_statistics(pool.images_nd, pool.keys)
     index = open_index(
         pool.images_nd, pool.keys, folder=files.join(folder, "index"), memory_bytes=int(settings.memory_gb * 2**30)
     )
-    queries, context = phrase_queries(pool, statistics), gather_context(pool, index)
-    return Searcher(pool=pool, queries=queries, index=index, context=context)
+    context = gather_context(pool, index) if votes else nobody_votes(pool)
+    return Searcher(pool=pool, queries=phrase_queries(pool, statistics), index=index, context=context)
 
 
-def wanted_of(kind: NegativeKind, pool: Pool, settings: Mine) -> Wanted:
+def wanted_of(kind: NegativeKind, pool: Pool, settings: Mine, seed: int) -> Wanted:
     """How many rows each query of a kind may take, and how often a picture or phrase may stand in the result."""
     if kind is NegativeKind.NEAR_IMAGE:
         _, column = pool.present()
         present_v = np.bincount(column, minlength=pool.num_phrases)
         open_v = np.maximum(PICTURES_A_PRESENCE * present_v, FEWEST_PICTURES)
         num_q = _as_asked(settings, open_v)
-        cap = settings.max_per_image
+        cap, cap_share = settings.max_per_image, None
     else:
         open_n = np.full(pool.num_pictures, PHRASES_A_PICTURE)
         num_q = _as_asked(settings, open_n)
-        cap = _phrase_cap(settings.max_per_phrase_share, int(num_q.sum()), pool.num_phrases)
+        # never below twice an even share, or few phrases could not fill the table
+        cap, cap_share = pool.num_pictures, max(settings.max_per_phrase_share, 2 / max(1, pool.num_phrases))
     return Wanted(
         num_q=num_q,
         cap=cap,
+        cap_share=cap_share,
+        seed=seed,
         range_min=settings.range_min,
         range_max=settings.range_max,
         strategy=settings.sampling_strategy,
@@ -78,19 +80,14 @@ def require_enough(pool: Pool, settings: Mine) -> None:
             )
 
 
-def _phrase_cap(share: float, num_rows: int, num_phrases: int) -> int:
-    """Rows that one phrase may take; never below twice an even share, or few phrases could not fill the table."""
-    return max(1, math.ceil(num_rows * max(share, 2 / max(1, num_phrases))))
-
-
 def propose(kind: NegativeKind, searcher: Searcher, wanted: Wanted) -> Iterator[Candidates]:
     """The candidates of near_image or near_text, deep enough to leave the wanted number after the guards."""
-    row, column = searcher.pool.present()
+    row, column = searcher.pool.blocked()
     deepest_q = wanted.range_min + _TRIES * wanted.num_q + _SLACK
     if wanted.range_max is not None:
         deepest_q = np.minimum(deepest_q, wanted.range_max)
     if kind is NegativeKind.NEAR_IMAGE:
-        present_v = np.bincount(column, minlength=searcher.pool.num_phrases)
-        return near_image(searcher, present_v + deepest_q)
-    most_present = np.bincount(row, minlength=1).max(initial=0)
-    return near_text(searcher, int(most_present + deepest_q.max(initial=0)))
+        blocked_v = np.bincount(column, minlength=searcher.pool.num_phrases)
+        return near_image(searcher, blocked_v + deepest_q)
+    most_blocked = np.bincount(row, minlength=1).max(initial=0)
+    return near_text(searcher, int(most_blocked + deepest_q.max(initial=0)))

@@ -7,11 +7,14 @@ taken. A cap bounds how often the other side of the pairs (the picture, or the p
 
 # C candidates, Q queries, T others (the side of the pairs that is no query)
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from shards.splits import seeded_hash
 
 Strategy = Literal["top", "random"]
 _NO_LIMIT = np.iinfo(np.int64).max
@@ -23,6 +26,8 @@ class Wanted:
 
     num_q: NDArray[np.int64]  # per query
     cap: int  # per other
+    cap_share: float | None = None  # cap as a share of the rows that may come, where that is less
+    seed: int = 0  # of the order in which random takes candidates
     range_min: int = 0
     range_max: int | None = None
     strategy: Strategy = "top"
@@ -45,7 +50,6 @@ def select(
     rank_c: NDArray[np.int32],
     kept_c: NDArray[np.bool_],
     wanted: Wanted,
-    rng: np.random.Generator,
 ) -> NDArray[np.bool_]:
     """Which candidates are taken.
 
@@ -58,16 +62,15 @@ def select(
         other_c: The other side of each candidate.
         rank_c: Rank within the query, see `ranks`.
         kept_c: False for what a guard took.
-        wanted: See there.
-        rng: Decides the order of a query's candidates where the strategy is random; drawn for every candidate, so that
-            a guard's verdict on one does not reshuffle the others.
+        wanted: See there. Where the strategy is random, a hash of the pair decides the order of a query's candidates,
+            so that a guard's verdict on one does not reshuffle the others.
     """
     last = _NO_LIMIT if wanted.range_max is None else wanted.range_max
     free_c = kept_c & (rank_c >= wanted.range_min) & (rank_c < last)
     rows = np.flatnonzero(free_c)
     if wanted.strategy == "random":
-        order_c = rng.random(len(query_c))
-        rows = rows[np.lexsort((order_c[rows], query_c[rows]))]
+        pairs = query_c[rows].astype(np.uint64) << np.uint64(32) | other_c[rows].astype(np.uint64)
+        rows = rows[np.lexsort((seeded_hash(pairs, f"{wanted.seed} select"), query_c[rows]))]
     return _rounds(rows, query_c, other_c, wanted)
 
 
@@ -77,7 +80,7 @@ def _rounds(
     """`select` over the free candidates `rows`, in the order in which each query names them."""
     taken_c = np.zeros(len(query_c), np.bool_)
     num_others = int(other_c.max()) + 1 if len(other_c) else 0
-    left_q, left_t = wanted.num_q.copy(), np.full(num_others, wanted.cap, np.int64)
+    left_q, left_t = wanted.num_q.copy(), np.full(num_others, _cap(wanted, len(rows)), np.int64)
     ends = np.searchsorted(query_c[rows], np.arange(len(left_q)), side="right")
     next_q = np.searchsorted(query_c[rows], np.arange(len(left_q)), side="left")
     while True:
@@ -91,6 +94,14 @@ def _rounds(
         taken_c[named[granted]] = True
         np.subtract.at(left_t, other[granted], 1)
         left_q[asking[granted]] -= 1
+
+
+def _cap(wanted: Wanted, num_free: int) -> int:
+    """How often an other may be taken."""
+    if wanted.cap_share is None:
+        return wanted.cap
+    may_come = min(int(wanted.num_q.sum()), num_free)
+    return max(1, min(wanted.cap, math.ceil(wanted.cap_share * may_come)))
 
 
 def _place_among_equals(values: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -99,7 +99,8 @@ def build_of_table(uri: str) -> str | None:
     named = (_open(uri).schema_arrow.metadata or {}).get(b"absentia.build", b"").decode(errors="replace")
     path = os.path.abspath(uri) if files.is_local(uri) else uri
     above = list(_folders_above(path))
-    candidates = [*above, *((files.resolve(above[0], named), named) if named else ())]
+    beside = path.rpartition("/")[0] or "/"
+    candidates = [*((files.resolve(beside, named), named) if named else ()), *above]
     return next((folder for folder in candidates if files.exists(files.join(folder, MANIFEST_NAME))), None)
 
 

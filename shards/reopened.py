@@ -74,10 +74,10 @@ def reopen(folder: str, work: str, *, executor: Executor, progress: Progress, le
 
 def _require_lexicons(folder: str, recipe: Recipe, lexicons: Sequence[str]) -> None:
     asked = recipe.prompts.lexicon
-    if asked and not lexicons:
+    if len(lexicons) < len(asked):
         raise RecipeError(
-            f"{folder}: was built with the lexicon {asked[0]!r}, which a build does not carry; expected it here, or "
-            f"its synonyms would be taken for absences. Give it as --lexicon {asked[0]}"
+            f"{folder}: was built with the lexicons {', '.join(asked)}, which a build does not carry; expected them "
+            f"here, found {len(lexicons)}, and their synonyms would be taken for absences. Give each by --lexicon"
         )
 
 

@@ -18,7 +18,8 @@ from tests.inventories import make_inventory, random_states
 
 
 def unit(rows_nd: NDArray[np.float64]) -> NDArray[np.float16]:
-    return (rows_nd / np.linalg.norm(rows_nd, axis=1, keepdims=True)).astype(np.float16)
+    found: NDArray[np.float16] = (rows_nd / np.linalg.norm(rows_nd, axis=1, keepdims=True)).astype(np.float16)
+    return found
 
 
 def make_ground(
@@ -57,6 +58,7 @@ def make_ground(
         texts_vd=unit(texts),
         knowledge=Knowledge(
             relation=_relation(num_phrases, doubtful),
+            meaning=_relation(num_phrases, doubtful),
             group_n=np.arange(num) if group_n is None else group_n,
             verifier=verifier,
             decided=decided,

@@ -173,7 +173,7 @@ def test_repeated_blank_and_unknown_phrases_are_counted_and_passed_over(
             ("--absolute-margin", "1e9"),
             "by the guard 'semantic' (besides: annotation 98, score 56); expected some to pass. To",
         ),
-        (("--max-false-negative-rate", "0.00001"), "no margin keeps the false negative rate at 1e-05 over 24 audited"),
+        (("--max-false-negative-rate", "0.00001"), "only 24 pictures have exhaustive labels; expected at least 100000"),
         (("--range-min", "25", *LOOSE), "none lies between range_min and range_max; expected some. Lower range_min"),
         (("--range-min", "3", "--range-max", "2", *LOOSE), "leave no rank; expected range_min below range_max"),
         (("--num-negatives", "2.5", *LOOSE), "$.num_negatives"),

@@ -3,6 +3,7 @@
 # N pictures, C candidates, A pictures of one half
 
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,17 +112,9 @@ def half_of(trial: Trial, picture_a: NDArray[np.int64]) -> Trial:
         all_kept_c[here] = kept_c
         return trial.take(all_kept_c)[here]
 
-    return Trial(
-        kind=trial.kind,
-        picture_c=place_n[trial.picture_c[here]],
-        num_pictures=len(picture_a),
-        false_c=trial.false_c[here],
-        standard_c=trial.standard_c[here],
-        gap_c=trial.gap_c[here],
-        rank_c=trial.rank_c[here],
-        passed_c=trial.passed_c[here],
-        take=take,
-    )
+    columns = {field.name: getattr(trial, field.name)[here] for field in fields(trial) if field.name.endswith("_c")}
+    columns["picture_c"] = place_n[columns["picture_c"]]
+    return replace(trial, num_pictures=len(picture_a), take=take, **columns)
 
 
 def shares_at(trial: Trial, margin: float) -> Shares:

@@ -116,15 +116,15 @@ def test_the_command_writes_a_table_that_a_recipe_takes_and_measures_it(
 
 
 def test_the_embedded_encoder_looks_up_real_weights_and_is_the_one_whose_thresholds_were_measured(
-    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(phrases, "choose_encoder", real_choice)
-    out = tmp_path / "labels.parquet"
-    tar = str(built / "sa1b" / "sa_*.tar")
-    words = str(built / "words.txt")
-    assert phrases.main([tar, "--vocabulary", words, "--out", str(out), "--max-masks", "1", *OPTIONS]) == 0
+    make_sa1b(1).write(tmp_path)
+    words, out, tar = tmp_path / "words.txt", tmp_path / "labels.parquet", tmp_path / "sa_000000.tar"
+    words.write_text("\n".join(CATEGORIES.values()) + "\n", encoding="utf-8")
+    assert phrases.main([str(tar), "--vocabulary", str(words), "--out", str(out), "--max-masks", "1", *OPTIONS]) == 0
     rows = read_table(str(out), PHRASES)
-    assert rows.num_rows == 12
+    assert rows.num_rows == 1
     assert np.isfinite(rows["score"].to_numpy()).all()
     assert read_metadata(str(out), PHRASES)["encoder"] == "conse"
     measured = json.loads((ROOT / "benchmarks" / "results" / "accuracy" / "phrases.json").read_text())

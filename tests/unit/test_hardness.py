@@ -1,4 +1,4 @@
-"""The key figure's yardsticks and curves against naive references, and the whole benchmark on two dozen pictures."""
+"""The key figure's yardsticks and curves against naive references, and the whole benchmark on sixteen pictures."""
 
 import json
 import shutil
@@ -11,7 +11,6 @@ import pytest
 from benchmarks.hardness import (
     AUDITED,
     ROWS,
-    TOP,
     Duel,
     World,
     figures_of,
@@ -21,14 +20,14 @@ from benchmarks.hardness import (
     ratio_of,
     reach,
     run_duel,
-    their_rows,
 )
+from benchmarks.their_miner import TOP, their_rows
 from benchmarks.yardsticks import co_occurrence, percentiles, probe
 from manifests.sample import NegativeKind
 from tests.grounds import make_ground
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
-NUM_SLICE = 24  # pictures
+NUM_SLICE = 16  # pictures
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Using `tqdm.autonotebook.tqdm`", "ignore:__array__ implementation:DeprecationWarning"
 )
@@ -133,7 +132,7 @@ def test_without_the_second_encoder_the_report_says_that_its_yardstick_was_left_
 
 
 def test_their_margins_leave_out_what_lies_close_to_the_lowest_positive(world: World) -> None:
-    found = dict(their_rows(world.pool, NegativeKind.NEAR_TEXT, world.present_nv))
+    found = dict(their_rows(world.pool, NegativeKind.NEAR_TEXT, world.present_nv, 3))
     cosines_nv = world.pool.images_nd.astype(np.float32) @ world.pool.texts_vd.astype(np.float32).T
     lowest_n = np.where(world.present_nv, cosines_nv, np.inf).min(axis=1)
     row, column = found["absolute_margin 0.1"]

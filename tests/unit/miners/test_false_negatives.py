@@ -1,11 +1,15 @@
 """The audit's figures on trials whose truth is known, and the bound that the chosen margin keeps."""
 
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
 from manifests.statistics import bootstrap_ratio
 from miners.false_negatives import Trial, audit_kind, choose_margin, hide_presences, margins_of, read_curve, taken_at
+from miners.guards import annotation
 from shards.inventory import PRESENT
 from tests.inventories import make_inventory
 
@@ -20,6 +24,7 @@ def trial(
         false_c=false_c,
         standard_c=-gap_c,
         gap_c=gap_c,
+        distance_c=gap_c,
         rank_c=np.zeros(len(gap_c), np.int32),
         passed_c=np.ones(len(gap_c), np.bool_),
         take=lambda kept_c: kept_c,
@@ -109,3 +114,16 @@ def test_the_interval_of_a_ratio_holds_its_value_and_narrows_with_units() -> Non
         widths.append(high - low)
     assert widths[1] < widths[0] / 5
     assert bootstrap_ratio(np.zeros(3, np.int64), np.zeros(3, np.int64), rng) == (0.0, 0.0)
+
+
+def test_what_was_exhaustive_does_not_turn_open_where_another_vocabulary_was_left_open() -> None:
+    inventory = make_inventory(np.full((30, 3), PRESENT, np.int8))
+    place = inventory.images.schema.get_field_index("open_over")
+    images = inventory.images.set_column(place, "open_over", pa.array([["all"]] * 30, pa.list_(pa.string())))
+    inventory = replace(inventory, images=images, vocabularies={"all": inventory.phrases})
+    hidden = hide_presences(inventory, np.arange(20), 0.5, np.random.default_rng(0))
+    image, phrase = np.repeat(np.arange(30), 3), np.tile(np.arange(3, dtype=np.int32), 30)
+    left = np.repeat(np.diff(hidden.inventory.labels.starts), 3)
+    rejected = annotation(hidden.inventory, image, phrase)
+    assert rejected[:60].sum() == left[:60].sum() / 3
+    assert 0 < hidden.num_hidden < 60

@@ -271,3 +271,33 @@ def test_false_alarms_are_what_a_student_calls_present_and_stand_in_train_alone(
     split_n[140:] = 1
     with pytest.raises(TableError, match=r"stands in split val; expected pictures of train alone.*--split train"):
         mined(make_ground(150, alarms=said(presences, 12), split_n=split_n), tmp_path, Mine(absolute_margin=-99.0))
+
+
+def test_raw_bounds_hold_cosines_also_where_the_audit_chooses_the_margin(tmp_path: Path) -> None:
+    found = mined(make_ground(300), tmp_path, Mine(margin_space="raw", max_score=0.15))
+    scores = np.concatenate([kind.rows.score_c for kind in found.kinds])
+    assert scores.max() <= 0.15
+    assert np.concatenate([kind.rows.standard_c for kind in found.kinds]).max() > 0.15
+
+
+def test_a_single_phrase_and_one_without_positives_are_mined_by_their_text(tmp_path: Path) -> None:
+    states_nv = np.full((80, 1), -1, np.int8)
+    states_nv[:40] = PRESENT
+    assert pairs(mined(make_ground(80, 1, states_nv=states_nv), tmp_path, Mine(absolute_margin=-99.0)))
+    nobody = np.full((80, 1), -1, np.int8)
+    assert pairs(mined(make_ground(80, 1, states_nv=nobody), tmp_path, Mine(absolute_margin=-99.0)))
+
+
+def test_the_kinds_that_are_asked_for_are_mined_and_no_others(tmp_path: Path) -> None:
+    found = mine(
+        make_ground(200),
+        Mine(),
+        split="train",
+        seed=0,
+        folder=str(tmp_path),
+        progress=Progress(disable=True),
+        kinds=[NegativeKind.NEAR_TEXT],
+    )
+    assert [kind.kind for kind in found.kinds] == [NegativeKind.NEAR_TEXT]
+    assert found.record.audit is not None
+    assert [kind.kind for kind in found.record.audit.kinds] == ["near_text"]

@@ -29,9 +29,10 @@ def choose(
         range_min=range_min,
         range_max=range_max,
         strategy="random" if random else "top",
+        seed=seed,
     )
     rank_c = ranks(query_c, np.ones(len(queries), np.bool_))
-    return np.flatnonzero(select(query_c, other_c, rank_c, kept_c, wanted, np.random.default_rng(seed))).tolist()
+    return np.flatnonzero(select(query_c, other_c, rank_c, kept_c, wanted)).tolist()
 
 
 def test_ranks_count_only_the_listed_and_start_anew_for_each_query() -> None:
