@@ -21,7 +21,7 @@ from miners.phrase_queries import PhraseQueries, pair_scores
 from miners.pool import NO_COLUMN, Pool
 
 MAX_DEPTH = 1 << 14  # pictures that are looked at for one phrase
-CONTEXT_WEIGHT = 0.6  # of the logarithm of the neighbours' vote, beside a standard score
+CONTEXT_WEIGHT = 1.5  # of the logarithm of the neighbours' vote, beside a standard score
 _BLOCK_CELLS = 1 << 22
 _SLACK = 16  # candidates beyond the wanted, since float32 decides who is looked at and float64 who comes first
 

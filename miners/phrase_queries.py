@@ -21,7 +21,7 @@ from miners.standard import PoolStatistics
 
 CROP_WEIGHT = PICTURE_WEIGHT = 0.5  # in the ranking vector, beside 1 for the text
 TEXT_EVIDENCE, DISCRIMINANT_EVIDENCE = 0.36, 0.64
-PRIOR = 1.6  # evidence for each factor e in the number of known positives
+PRIOR = 1.3  # evidence for each factor e in the number of known positives
 _SHRINKAGE = 1.5  # of the covariance, in mean variances
 _TEXT_POSITIVES = 2.0  # positives that the text counts for in the discriminant
 _FLAT = 1e-6  # distance of a text from the mean text below which it is that
@@ -120,7 +120,7 @@ def _mean_pictures(
 ) -> NDArray[np.float64]:
     """The mean of the pictures that show each phrase, each in its own deviations; the phrase's own where none does."""
     num_v = np.bincount(column, minlength=pool.num_phrases)
-    sum_vd = np.zeros(otherwise_vd.shape)
+    sum_vd = np.zeros_like(otherwise_vd)
     step = max(1, _BLOCK_CELLS // max(1, sum_vd.shape[1]))
     for start in range(0, len(row), step):
         here = slice(start, start + step)

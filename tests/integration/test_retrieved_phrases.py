@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from manifests.errors import RecipeError
 from manifests.recipe_file import load_recipe
@@ -53,6 +54,15 @@ def colours() -> Iterator[None]:
         patch.setattr(encoders, "choose_encoder", choose_colours)
         patch.setattr(phrases, "choose_encoder", choose_colours)
         yield
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch in one thread: on a busy machine two wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +125,7 @@ def test_the_command_writes_a_table_that_a_recipe_takes_and_measures_it(
     assert pq.read_table(built / "out" / "labels.parquet")["phrase"].to_pylist() == labels["phrase"].to_pylist()
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_the_embedded_encoder_looks_up_real_weights_and_is_the_one_whose_thresholds_were_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
