@@ -56,9 +56,6 @@ class Reason(StrEnum):
     EMPTY_PHRASE = "empty_phrase"
     PHRASE_TOO_LONG = "phrase_too_long"
     PHRASE_NOT_UTF8 = "phrase_not_utf8"
-    # an embedding
-    NOT_FINITE = "not_finite"
-    ZERO_ROW = "zero_row"
     # a mined candidate: the guard that took it, or the row of a table that joins nothing
     ANNOTATION = "annotation"
     SEMANTIC = "semantic"
@@ -70,6 +67,7 @@ class Reason(StrEnum):
     UNKNOWN_KEY = "unknown_key"
     UNKNOWN_PHRASE = "unknown_phrase"
     EVIDENCE = "evidence"
+    NOT_FINITE = "not_finite"
 
 
 class Repair(StrEnum):

@@ -217,7 +217,8 @@ def _scan_or_stop(data: bytes) -> None:
 def test_the_rows_made_here_reach_the_parsers_branches() -> None:
     met: set[Reason] = set()
 
-    @settings(deadline=None, max_examples=120, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
+    # Hypothesis also draws constants of the modules that happen to be imported, so no seed fixes what it makes: many
+    @settings(deadline=None, max_examples=500, suppress_health_check=list(HealthCheck), database=None)
     @given(st.lists(annotations, max_size=5), st.lists(images, max_size=3))
     def run(annotation_rows: list[Json], image_rows: list[Json]) -> None:
         document = {
