@@ -17,7 +17,7 @@ import msgspec
 from benchmarks.timing import RESULTS, Claim, Figures, Value, shown
 
 PAGE = RESULTS.parent.parent / "docs" / "benchmarks.md"
-ORDER = ("write", "annotations", "read", "growth", "recall", "hardness")
+ORDER = ("write", "annotations", "read", "growth", "recall", "embed", "search", "hardness")
 _HEAD = """# Benchmarks
 
 Every figure here was measured by a script in `benchmarks/` and written by `python benchmarks/write_docs.py` from the
