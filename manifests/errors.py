@@ -11,6 +11,10 @@ dropped with a `Reason`, counted, kept in `rejects.parquet`, and the run goes on
     ├── ManifestError    a finished build is damaged, or is of another version
     ├── BuildError       the build cannot go on: a short source, too many rejects, a changed input
     ├── StorageError     a disk is full, a folder read-only, a bucket out of reach
+    ├── CheckpointError  a student's checkpoint is missing, damaged, or does not fit what is asked
+    ├── TrainingError    training cannot begin or go on: its data teaches nothing, or a loss is no number
+    ├── PredictionError  a model cannot be asked, or what it answers is no probability
+    ├── ExportError      an exported student is damaged, strays from what was trained, or cannot be quantised
     └── Rejected         one input is bad (caught by the stage that counts it)
 """
 
@@ -104,6 +108,22 @@ class BuildError(AbsentiaError):
 
 class StorageError(AbsentiaError):
     """A disk is full, a folder is read-only, a bucket is out of reach."""
+
+
+class CheckpointError(AbsentiaError):
+    """A student's checkpoint is missing, damaged, or does not fit what is asked."""
+
+
+class TrainingError(AbsentiaError):
+    """Training cannot begin or go on."""
+
+
+class PredictionError(AbsentiaError):
+    """A model cannot be asked, or what it answers is no probability."""
+
+
+class ExportError(AbsentiaError):
+    """An exported student is damaged, strays from what was trained, or cannot be quantised."""
 
 
 class Rejected(AbsentiaError):

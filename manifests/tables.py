@@ -154,6 +154,16 @@ PREDICTIONS = pa.schema(
         ("mask", pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])),  # union; "" counts for none
     ]
 )
+# one row per picture that was predicted; stands beside the predictions as `<stem>.images.parquet`
+PREDICTED_IMAGES = pa.schema(
+    [
+        ("key", pa.string()),
+        ("prompt_sensitivity", pa.float32()),  # NaN under two prompts
+        ("num_prompts", pa.int32()),
+    ]
+)
+# what a picture adds to a metric of an evaluation, which is the sum of parts over the sum of wholes
+IMAGE_SUMS = pa.schema([("key", pa.string()), ("metric", pa.string()), ("part", pa.float64()), ("whole", pa.float64())])
 # one row per mask whose phrase was retrieved; as a file it is a sidecar of SA-1B
 PHRASES = pa.schema(
     [
@@ -187,6 +197,8 @@ _NAMED = {
     "negatives": NEGATIVES,
     "embeddings": EMBEDDINGS,
     "predictions": PREDICTIONS,
+    "image_sums": IMAGE_SUMS,
+    "predicted_images": PREDICTED_IMAGES,
     "phrases": PHRASES,
     "rejects": REJECTS,
 }

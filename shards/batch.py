@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from manifests.errors import ManifestError, Rejected
-from manifests.sample import Evidence, MaskState, NegativeKind, Prompt, Sample, decode_sample
+from manifests.errors import ManifestError, Reason, Rejected
+from manifests.sample import Evidence, Mask, MaskState, NegativeKind, Prompt, Sample, decode_sample
 from shards.images import decode_letterboxed, letterbox_geometry
 from shards.masks import resize_mask_groups
 from shards.tar import json_after
@@ -165,6 +165,15 @@ def _decode(example: Example, image: NDArray[np.uint8], masks: NDArray[np.bool_]
         if masked:
             letterbox = letterbox_geometry(sample.width, sample.height, mask_size)
             groups = [example.prompts[number].masks for number in masked]
+            _require_size(groups, (sample.height, sample.width))
             masks[masked] = resize_mask_groups(groups, letterbox, mask_size)
     except Rejected as error:
         raise ManifestError(f"{example.where}: {error}; copy the shard again or build it again") from error
+
+
+def _require_size(groups: Sequence[Sequence[Mask]], size: tuple[int, int]) -> None:
+    """Stop at a mask that would have to be stretched to lie over its picture."""
+    for found in {mask.size for masks in groups for mask in masks} - {size}:
+        raise Rejected(
+            Reason.MASK_SIZE, f"a mask is {found[0]} x {found[1]}, its picture {size[0]} x {size[1]} (height x width)"
+        )

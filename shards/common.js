@@ -274,6 +274,23 @@ const common = (() => {
     return detail;
   }
 
+  // ---- masks: COCO's compressed run lengths, column by column, background first
+  function readRuns(counts) {
+    const runs = [];
+    for (let at = 0; at < counts.length; ) {
+      let value = 0, shift = 0, code;
+      do {
+        code = counts.charCodeAt(at++) - 48;
+        value |= (code & 31) << shift;
+        shift += 5;
+      } while (code & 32);
+      if (code & 16) value |= -1 << shift;
+      if (runs.length > 2) value += runs[runs.length - 2];
+      runs.push(value);
+    }
+    return runs;
+  }
+
   // ---- the head
   const tile = (value, title, extra = "", hint = "") =>
     make("li", { class: extra, title: hint }, make("b", {}, value), make("span", {}, title));
@@ -380,5 +397,5 @@ const common = (() => {
   }
 
   return { byId, number, readable, make, readIndex, blockText, fillSelect, addSearch, addTheme, isCommand, isTyping, withChoices,
-    showCount, addFacets, remember, recall, makeGrid, makeDetail, tile, warn, makeTable, fillMining };
+    showCount, addFacets, remember, recall, makeGrid, makeDetail, readRuns, tile, warn, makeTable, fillMining };
 })();

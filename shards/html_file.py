@@ -18,12 +18,20 @@ import msgspec
 
 from manifests import files
 
-PageKind = Literal["page", "gallery"]  # which markup, style and script
+PageKind = Literal["page", "gallery", "failures"]  # which markup, style and script
 _IN_MEMORY_BYTES = 64 << 20  # blocks beyond this wait in a temporary file
 
 
-def write_html(uri: str, kind: PageKind, *, title: str, blocks: Iterable[bytes], index: Callable[[], object]) -> int:
-    """How many bytes the page has that now stands at `uri`, whole or not at all.
+def write_html(
+    uri: str,
+    kind: PageKind,
+    *,
+    title: str,
+    blocks: Iterable[bytes],
+    index: Callable[[], object],
+    package: str = "shards",
+) -> int:
+    """How many bytes the page has that now stands at `uri`, whole or not at all; its own files lie in `package`.
 
     `index` is asked once all blocks were made; in the file it stands before them, so that a browser can show the page
     while it still reads the blocks.
@@ -34,7 +42,7 @@ def write_html(uri: str, kind: PageKind, *, title: str, blocks: Iterable[bytes],
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as spooled, files.commit(uri) as file:
         for block in blocks:
             spooled.write(block)
-        head, _, tail = _page(kind, title, data_block("index", index())).partition("{{blocks}}")
+        head, _, tail = _page(kind, package, title, data_block("index", index())).partition("{{blocks}}")
         file.write(head.encode())
         spooled.seek(0)
         shutil.copyfileobj(spooled, file, 1 << 20)
@@ -48,25 +56,27 @@ def data_block(name: str, content: object) -> bytes:
     return b'<script type="application/json" id="%s">%s</script>\n' % (name.encode(), encoded)
 
 
-def _page(kind: PageKind, title: str, index: bytes) -> str:
+def _page(kind: PageKind, package: str, title: str, index: bytes) -> str:
     """The page but for `{{blocks}}`."""
-    style = _packaged("common.css") + _packaged(f"{kind}.css")
-    script = _packaged("common.js") + _packaged(f"{kind}.js")
+    style = packaged("shards", "common.css") + packaged(package, f"{kind}.css")
+    script = packaged("shards", "common.js") + packaged(package, f"{kind}.js")
+    own = f"style-src {policy_digest(style)}; script-src {policy_digest(script)}"
     parts = {
         "title": html.escape(title),
-        "policy": f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}",
+        "policy": f"default-src 'none'; img-src data:; {own}",
         "style": style,
         "script": script,
         "index": index.decode(),
         "blocks": "{{blocks}}",
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _packaged(f"{kind}.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], packaged(package, f"{kind}.html"))
 
 
-def _packaged(name: str) -> str:
-    return resources.files("shards").joinpath(name).read_text(encoding="utf-8")
+def packaged(package: str, name: str) -> str:
+    """The text of a package's own file."""
+    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
 
 
-def _digest(text: str) -> str:
+def policy_digest(text: str) -> str:
     """What a content security policy calls the inline block that holds `text`."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"

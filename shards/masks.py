@@ -25,7 +25,7 @@ from shards.rle import MaskFault as MaskFault  # noqa: PLC0414  callers of check
 
 MIN_POLYGON_NUMBERS = 6
 
-_CHUNK_CHARACTERS = 1 << 20  # bounds the working arrays, some 100 bytes a character
+_CHUNK_CHARACTERS = 1 << 17  # bounds the working arrays, some 100 bytes a character: they fit the cache
 
 _Int64 = NDArray[np.int64]
 _Bool = NDArray[np.bool_]
@@ -107,6 +107,11 @@ def mask_from_uncompressed(counts: Sequence[int], size: Sequence[int]) -> Mask:
     if not any(counts[1::2]):
         raise Rejected(Reason.MASK_EMPTY, f"no pixel of {width} x {height} is set")
     return _from_coco(coco.frPyObjects({"counts": list(counts), "size": [height, width]}, height, width))
+
+
+def mask_from_runs(runs: Sequence[int], height: int, width: int) -> Mask:
+    """The mask of `runs`, column by column and background first, which fill `height` x `width`; it may be empty."""
+    return _from_coco(coco.frPyObjects({"counts": list(runs), "size": [height, width]}, height, width))
 
 
 def mask_from_array(array_hw: _Bool) -> Mask:

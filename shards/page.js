@@ -2,7 +2,7 @@
 // near the window, and the pictures and masks of a chunk of samples are parsed when the first of its cards appears.
 (() => {
   const { byId, number, readable, make, readIndex, blockText, fillSelect, addSearch, addTheme, isCommand, isTyping, withChoices,
-    showCount, addFacets, remember, recall, makeGrid, makeDetail, tile, warn, makeTable, fillMining } = common;
+    showCount, addFacets, remember, recall, makeGrid, makeDetail, readRuns, tile, warn, makeTable, fillMining } = common;
   const data = readIndex();
   const { samples, prompts, texts, about } = data;
   const numSamples = samples.key.length;
@@ -134,22 +134,7 @@
     return chunk[s % data.chunk_samples];
   }
 
-  // ---- masks: COCO's compressed run lengths, column by column, background first
-  function readRuns(counts) {
-    const runs = [];
-    for (let at = 0; at < counts.length; ) {
-      let value = 0, shift = 0, code;
-      do {
-        code = counts.charCodeAt(at++) - 48;
-        value |= (code & 31) << shift;
-        shift += 5;
-      } while (code & 32);
-      if (code & 16) value |= -1 << shift;
-      if (runs.length > 2) value += runs[runs.length - 2];
-      runs.push(value);
-    }
-    return runs;
-  }
+  // ---- masks
   function paintMask(pixels, width, height, counts, [red, green, blue]) {
     const inside = new Uint8Array(width * height); // column by column, as the runs are
     let end = 0;

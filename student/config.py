@@ -1,5 +1,6 @@
 """What a training run may be told: one TOML file with frozen keys, all of which have defaults."""
 
+import json
 from typing import Annotated, Literal
 
 import msgspec
@@ -36,7 +37,8 @@ class LossConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     focal_gamma: Weight = 2.0  # 0 is plain binary cross entropy
     mask_bce: Weight = 1.0
     mask_dice: Weight = 1.0
-    soft_presence: Weight = 0.0  # share of the teacher's presence in the target, where its table has it
+    soft_presence: Share = 0.0  # of the teacher's presence in the target, where its table has it
+    soft_mask: Share = 0.0  # of the teacher's mask in the target, likewise; where no whole mask is known it is all
     align_image: Weight = 1.0  # phase 1
     align_text: Weight = 1.0
 
@@ -90,3 +92,13 @@ def read_config(uri: str | None) -> TrainConfig:
         return msgspec.toml.decode(data, type=TrainConfig)
     except msgspec.MsgspecError as error:
         raise RecipeError(f"{uri}: {error}; docs/training.md lists the keys") from error
+
+
+def encode_config(config: TrainConfig) -> bytes:
+    """The config in TOML, every key with its value."""
+    fields = msgspec.to_builtins(config)
+    lines = [f"{key} = {json.dumps(value)}" for key, value in fields.items() if not isinstance(value, dict)]
+    for name, table in fields.items():
+        if isinstance(table, dict):
+            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    return "\n".join([*lines, ""]).encode()

@@ -47,6 +47,8 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     p95_ms: float | None = None
     first_ms: float | None = None
     num_calls: int = 0
+    num_warm_up: int = 0  # calls between the first and the timed ones
+    stable: bool | None = None  # False where warming up ended at its limit; None where nobody said
     conditions: Conditions = Conditions()
 
 

@@ -1,0 +1,220 @@
+"""Evaluates a student, or any model's predictions, on a build: every metric with its interval, and what went wrong.
+
+    python -m student.evaluate RUN|PREDICTIONS.parquet BUILD --split test --out DIR
+
+Of a run or an export, val and test are predicted first. Of any other model, one table with the rows of both is enough:
+key, phrase, presence and mask. The threshold and the temperature come from val and never from what is judged.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from manifests import files
+from manifests.recipe import SPLITS
+from manifests.stage import log_to_stderr, progress_bar, run_command
+
+if TYPE_CHECKING:
+    from student.evaluation import Evaluated
+    from student.readings import Evaluation, Latency, Start
+
+EVALUATION_NAME = "evaluation.json"
+SUMS_NAME = "sums.parquet"
+IMAGES_NAME = "images.parquet"
+PREDICTIONS_NAME = "predictions.parquet"
+_FITTED_SPLIT = "val"
+LATENCY_NAME = "latency.json"
+_TABLE = ".parquet"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line says."""
+
+    source: str  # a run, an export, or a table of predictions
+    build: str
+    split: str
+    out: str
+    val_predictions: str
+    max_missing_share: float
+    name: str
+    quiet: bool
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the predictions are made already."""
+        return self.source.endswith(_TABLE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """Predictions, and what is known of the model that made them."""
+
+    predictions: str
+    val_predictions: str
+    name: str
+    start: "Start" = ""
+    latency: "Latency | None" = None
+
+
+def evaluate_into(options: Options) -> "Evaluated":
+    """The evaluation that `options` ask for, with its files and its page in their folder.
+
+    Raises:
+        AbsentiaError: the model, the predictions or the build cannot be used.
+    """
+    from student.evaluation import Asked, evaluate
+    from student.failures import failures_uri, write_failures
+    from student.image_sums import write_image_sums
+    from student.readings import write_json
+
+    made = _given(options) if options.is_table else _predicted(options)
+    asked = Asked(
+        predictions=made.predictions,
+        build=options.build,
+        split=options.split,
+        val_predictions=made.val_predictions,
+        name=options.name or made.name,
+        max_missing_share=options.max_missing_share,
+    )
+    with progress_bar(quiet=options.quiet) as progress:
+        found = evaluate(asked, progress=progress)
+    found = replace(found, evaluation=_with_run(found.evaluation, made))
+    files.make_folder(options.out)
+    sums = files.join(options.out, SUMS_NAME)
+    write_image_sums(sums, found.judged, found.truth.keys, has_masks=found.answers.has_masks)
+    _copy_images(found, made.predictions, files.join(options.out, IMAGES_NAME))
+    write_failures(failures_uri(options.out), found)
+    write_json(files.join(options.out, EVALUATION_NAME), found.evaluation)
+    return found
+
+
+def _given(options: Options) -> Made:
+    return Made(predictions=options.source, val_predictions=options.val_predictions, name="")
+
+
+def _predicted(options: Options) -> Made:
+    """The split and val as the model at the source predicts them, in tables of the evaluation's folder."""
+    from manifests.manifest import read_manifest
+    from student.predict import open_predictor, predict_split
+    from student.readings import Latency, read_json
+    from student.run_record import name_of, read_run
+
+    predictor = open_predictor(options.source)
+    _log.info("%s (%s)", predictor.name, predictor.digest())
+    has_val = bool(read_manifest(options.build).splits.get(_FITTED_SPLIT))
+    table, of_val = (
+        files.join(options.out, name) for name in (PREDICTIONS_NAME, f"{_FITTED_SPLIT}-{PREDICTIONS_NAME}")
+    )
+    wanted = {options.split: table} | ({_FITTED_SPLIT: of_val} if has_val and options.split != _FITTED_SPLIT else {})
+    files.make_folder(options.out)
+    with progress_bar(quiet=options.quiet) as progress:
+        for split, uri in wanted.items():
+            predict_split(predictor, options.build, split, uri, progress=progress)
+    record = None if ":" in options.source else read_run(options.source)
+    latency = files.join(options.source, LATENCY_NAME)
+    return Made(
+        predictions=table,
+        val_predictions=options.val_predictions or wanted.get(_FITTED_SPLIT, ""),
+        name=record.name if record else name_of(options.source),
+        start=record.start if record else "",
+        latency=read_json(latency, Latency) if files.exists(latency) else None,
+    )
+
+
+def _with_run(evaluation: "Evaluation", made: Made) -> "Evaluation":
+    import msgspec
+
+    return msgspec.structs.replace(evaluation, start=made.start, latency=made.latency)
+
+
+def _copy_images(found: "Evaluated", predictions: str, out: str) -> None:
+    """Prompt sensitivity picture by picture, where the model told it, beside the readings."""
+    import pyarrow.compute as pc
+
+    from manifests.tables import PREDICTED_IMAGES, read_table, write_table
+    from student.predict import images_table
+
+    uri = images_table(predictions)
+    if files.exists(uri):
+        table = read_table(uri, PREDICTED_IMAGES)
+        write_table(out, table.filter(pc.is_in(table["key"], value_set=found.truth.keys)), PREDICTED_IMAGES)
+    else:
+        files.remove(out)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m student.evaluate", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "source",
+        metavar="RUN|PREDICTIONS",
+        help="a training run, an export, sam3:FOLDER, or a .parquet table of any model's predictions",
+    )
+    parser.add_argument("build", metavar="BUILD", help="a finished build: a folder or a URL")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="what is judged [%(default)s]")
+    parser.add_argument("--out", default="", metavar="DIR", help="where the files go [RUN/evaluation]")
+    parser.add_argument(
+        "--val-predictions",
+        default="",
+        metavar="FILE",
+        help="the model's predictions of val, for threshold and temperature [rows of val in PREDICTIONS]",
+    )
+    parser.add_argument(
+        "--max-missing-share",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="most prompts that may lack a usable row; more of them stop the evaluation [%(default)s]",
+    )
+    parser.add_argument("--name", default="", help="what the evaluation is called [the run's, or the table's own name]")
+    parser.add_argument("--json", action="store_true", help="print the evaluation as JSON on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def _options(parser: argparse.ArgumentParser, found: argparse.Namespace) -> Options:
+    if not 0 <= found.max_missing_share < 1:
+        parser.error(f"--max-missing-share {found.max_missing_share}: expected a share of 0 or more and below 1")
+    if not found.out and (found.source.endswith(_TABLE) or ":" in found.source):
+        parser.error(f"--out DIR is needed: {found.source} is no folder of a run or an export, in which it could lie")
+    return Options(
+        source=found.source,
+        build=found.build,
+        split=found.split,
+        out=found.out or files.join(found.source, "evaluation"),
+        val_predictions=found.val_predictions,
+        max_missing_share=found.max_missing_share,
+        name=found.name,
+        quiet=found.quiet,
+    )
+
+
+def _run(options: Options, *, as_json: bool) -> int:
+    log_to_stderr()
+    found = evaluate_into(options)
+    if as_json:
+        import msgspec
+
+        sys.stdout.buffer.write(msgspec.json.encode(found.evaluation, order="deterministic") + b"\n")
+        sys.stdout.flush()
+    else:
+        from student.evaluation_table import show
+
+        show(found.evaluation, options.out)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command's exit code: 0, 1 for a user's mistake; a wrong option exits with 2."""
+    parser = _parser()
+    found = parser.parse_args(argv)
+    options = _options(parser, found)
+    return run_command(lambda: _run(options, as_json=found.json))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""The reader as training asks for it: a rank's slice, masks at the student's size, the teacher's rows in phase 1."""
+
+from shards.reader import Loader, LoaderOptions, open_loader, open_pass
+from student.distributed import Ranks
+from student.model import STRIDE
+from student.preparing import Prepared
+from student.schedule import ALIGNMENT
+
+
+def open_train(prepared: Prepared, ranks: Ranks, *, phase: int, position: int, num_steps: int) -> Loader:
+    """The batches of train from step `position` on, until `num_steps` of the run are done.
+
+    Raises:
+        RecipeError: the batch does not divide by the ranks, or the builds are no mixture.
+        ManifestError: a build is damaged, or has no train split.
+        TableError: the teacher lacks a picture.
+    """
+    config = prepared.settled.config
+    builds = prepared.request.builds
+    weights = {folder: weight for folder, weight in builds.items() if weight is not None}
+    teacher = prepared.teacher
+    return open_loader(
+        weights or list(builds),
+        batch_size=config.batch_size,
+        size=config.model.size,
+        seed=config.seed,
+        position=position * config.batch_size,
+        num_samples=num_steps * config.batch_size,
+        num_workers=prepared.request.num_workers,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        options=LoaderOptions(
+            mask_size=config.model.size // STRIDE,
+            features=teacher.parts if teacher is not None and phase == ALIGNMENT else (),
+            pin_memory=ranks.device.type == "cuda",
+        ),
+    )
+
+
+def open_val(prepared: Prepared, ranks: Ranks) -> Loader:
+    """Every sample of val once.
+
+    Raises:
+        RecipeError, ManifestError: as `open_train`.
+    """
+    config = prepared.settled.config
+    return open_pass(
+        prepared.val_builds,
+        batch_size=config.batch_size,
+        size=config.model.size,
+        num_workers=prepared.request.num_workers,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        options=LoaderOptions(mask_size=config.model.size // STRIDE, pin_memory=ranks.device.type == "cuda"),
+    )

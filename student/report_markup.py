@@ -1,0 +1,20 @@
+"""Markup of a report's page: elements of escaped text, emphasis, and figures that are not torn from their units."""
+
+import html
+import re
+
+_BOLD = re.compile(r"\*\*(.+?)\*\*")
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|MB)(?!\w))|(?<=×) (?=\d)")
+
+
+def text(plain: str) -> str:
+    """A text as markup; `**` becomes bold, and a figure stays on the line of its unit."""
+    escaped = html.escape(_UNIT.sub("\u00a0", plain), quote=False)
+    return _BOLD.sub(r"<b>\1</b>", escaped)
+
+
+def element(name: str, inner: str, **attributes: str) -> str:
+    """An element around markup; `class_` stands for `class`, and what is "" is left out."""
+    given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value}
+    said = "".join(f' {key}="{html.escape(value)}"' for key, value in given.items())
+    return f"<{name}{said}>{inner}</{name}>"

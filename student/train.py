@@ -1,0 +1,222 @@
+"""Trains the student on one or several builds: features aligned to a teacher, then presence and masks.
+
+    python -m student.train BUILD[=WEIGHT]... --out RUN [--config FILE.toml] [--teacher FEATURES]
+
+A run that is stopped (SIGTERM, a crash) goes on with --resume to the losses that it would have had.
+"""
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from manifests import files
+from manifests.errors import AbsentiaError, TrainingError
+from manifests.stage import log_to_stderr, progress_bar, run_command
+from student.config import read_config
+
+if TYPE_CHECKING:
+    import torch
+
+    from student.distributed import Ranks
+    from student.preparing import Request
+    from student.run_record import RunRecord
+
+log = logging.getLogger(__name__)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m student.train",
+        description=__doc__.partition("\n")[0],
+        epilog="torchrun's environment is understood, too: torchrun --nproc-per-node 2 -m student.train ...",
+    )
+    add = parser.add_argument
+    add("builds", nargs="+", metavar="BUILD[=WEIGHT]", help="finished builds; a weight for all of them, or for none")
+    add("--out", required=True, metavar="RUN", help="the run's folder")
+    add("--config", metavar="FILE.toml", help="of the model, its losses and optimiser [defaults, or the resumed run's]")
+    add("--teacher", nargs="+", default=[], metavar="FEATURES", help="embeddings of pictures and phrases, for phase 1")
+    add("--teacher-predictions", metavar="TABLE", help="presence and masks of another model, for phase 2")
+    add("--phases", type=_numbers, metavar="1,2", help="alignment, refinement [1,2 with a teacher, 2 without]")
+    add("--epochs", type=_numbers, metavar="2,10", help="of each phase [2 for phase 1, 10 for phase 2]")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--init", metavar="RUN", help="begin with the best weights of this run")
+    begin.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    add("--allow-one-class", action="store_true", help="train though there are only present or only absent prompts")
+    add("--positives-only", action="store_true", help="leave absent prompts out, for a baseline")
+    add("--workers", type=int, metavar="N", help="processes that read, for each that trains [2, or one a core]")
+    add("--processes", type=int, default=1, metavar="N", help="that train as one [%(default)s]")
+    add("--device", default="auto", metavar="D", help="cpu, cuda, cuda:1, ... [cuda where there is one]")
+    add("--json", action="store_true", help="print the record of the run as JSON on stdout")
+    add("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command's exit code: 0, 1 for a user's mistake; a wrong option exits with 2."""
+    parser = _parser()
+    given = list(sys.argv[1:] if argv is None else argv)
+    options = parser.parse_args(given)
+    builds = _builds(parser, options.builds)
+    _require_options(parser, options)
+    if options.processes > 1 and "RANK" not in os.environ:
+        from student.distributed import launch
+
+        return launch(given, options.processes)
+    return run_command(lambda: _run(options, builds, given))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers from 1, such as 1,2")
+    return found
+
+
+def _builds(parser: argparse.ArgumentParser, given: Sequence[str]) -> dict[str, float | None]:
+    """The weight of each build's folder; None where none was given."""
+    found: dict[str, float | None] = {}
+    for text in given:
+        folder, equals, weight = text.rpartition("=")
+        try:
+            named = (folder, float(weight)) if equals else (text, None)
+        except ValueError:
+            named = (text, None)  # a folder whose name has an equals sign
+        if named[0] in found:
+            parser.error(f"{named[0]} is given twice; give it once, with a weight")
+        if named[1] is not None and not 0 < named[1] < float("inf"):
+            parser.error(f"{text}: expected a weight above 0")
+        found[named[0]] = named[1]
+    if len({weight is None for weight in found.values()}) > 1:
+        parser.error("some builds have a weight and some have none; give all of them one, or none")
+    return found
+
+
+def _require_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    phases = options.phases or ()
+    if phases and (not set(phases) <= {1, 2} or sorted(set(phases)) != list(phases)):
+        parser.error(f"--phases {','.join(map(str, phases))}: expected 1, 2 or 1,2")
+    if options.workers is not None and options.workers < 0:
+        parser.error(f"--workers {options.workers}: expected 0 or more")
+    if options.processes < 1:
+        parser.error(f"--processes {options.processes}: expected 1 or more")
+    if not files.is_local(options.out):
+        parser.error(f"--out {options.out}: a run is written to a folder of this machine; copy it afterwards")
+
+
+def _run(options: argparse.Namespace, builds: dict[str, float | None], given: Sequence[str]) -> int:
+    from student.distributed import joined
+
+    log_to_stderr()
+    request = _request(options, builds)
+    with joined(_device(options.device, request)) as ranks:
+        try:
+            record = _train(request, ranks)
+        except AbsentiaError:
+            if not ranks.leads:
+                time.sleep(3)  # the rank that leads says it, unless this one alone knows
+            raise
+        except KeyboardInterrupt:
+            sys.stderr.write(f"stopped by the keyboard; resume with {_resume_line(given)}\n")
+            return 130
+    if ranks.leads:
+        _tell(record, options, given)
+    return 0
+
+
+def _train(request: "Request", ranks: "Ranks") -> "RunRecord":
+    """The record of the run as far as it came."""
+    import msgspec
+
+    from student.initial import describe_init
+    from student.preparing import prepare
+    from student.run_record import RunRecord
+    from student.stopping import until_sigterm
+    from student.training import train
+
+    with until_sigterm() as stop:
+        prepared = prepare(request)
+        if isinstance(prepared, RunRecord):
+            return prepared
+        if prepared.init is not None and ranks.leads and not request.resume:
+            log.info("%s", describe_init(prepared.init))
+        with progress_bar(quiet=request.quiet or not ranks.leads) as progress:
+            standing = train(prepared, ranks, progress, stop)
+        return msgspec.structs.replace(
+            prepared.record, steps=standing.step, best=standing.best, finished=standing.finished
+        )
+
+
+def _request(options: argparse.Namespace, builds: dict[str, float | None]) -> "Request":
+    from student.preparing import Request
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Request(
+        builds=builds,
+        out=options.out,
+        config=read_config(options.config) if options.config or not options.resume else None,
+        teacher=tuple(options.teacher),
+        predictions=options.teacher_predictions,
+        phases=options.phases,
+        epochs=options.epochs,
+        init=options.init,
+        resume=options.resume,
+        allow_one_class=options.allow_one_class or options.positives_only,
+        positives_only=options.positives_only,
+        num_workers=min(2, cores) if options.workers is None else options.workers,
+        quiet=options.quiet,
+    )
+
+
+def _device(name: str, request: "Request") -> "torch.device":
+    """The device called `name`; on a CPU its cores are shared among the processes that train."""
+    import torch
+
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise TrainingError(f"--device {name}: cannot be used: {reason}; expected cpu, cuda or cuda:N") from error
+    if device.type == "cpu" and request.config is not None and request.config.precision == "float16":
+        raise TrainingError("precision float16 on a CPU is slow and overflows; expected a GPU. Use bfloat16 or float32")
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+        torch.set_num_threads(max(1, torch.get_num_threads() // num_processes))
+    return device
+
+
+def _tell(record: "RunRecord", options: argparse.Namespace, given: Sequence[str]) -> None:
+    """What became of the run: its record as JSON, or a line."""
+    import msgspec
+
+    if not record.finished:
+        sys.stderr.write(f"stopped after {record.steps} steps; resume with {_resume_line(given)}\n")
+    if options.json:
+        sys.stdout.write(msgspec.json.encode(record).decode() + "\n")
+    elif record.finished and record.best is not None:
+        best = record.best
+        sys.stdout.write(
+            f"{options.out}: {record.steps} steps, best after {best.step} ({best.metric} {best.value:.4f}); "
+            f"curves in {files.join(options.out, 'curves.png')}\n"
+        )
+
+
+def _resume_line(given: Sequence[str]) -> str:
+    """The command that goes on with this run."""
+    kept = [text for text in given if text != "--resume"]
+    if "--init" in kept:
+        at = kept.index("--init")
+        del kept[at : at + 2]
+    return shlex.join(["python", "-m", "student.train", *(t for t in kept if not t.startswith("--init=")), "--resume"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
