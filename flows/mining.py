@@ -15,6 +15,7 @@ from shards.publish import inputs_sha256
 from shards.relabelled import with_presences
 from shards.splits import Assignment
 
+TRAIN = "train"
 _VERSION = 1  # part of the table's name: raise it when mining finds other rows
 
 
@@ -98,8 +99,8 @@ def mine_train(
     named = recipe.prompts.vocabulary
     phrase_v = vocabulary_of(inventory, assignment, named if named == "present" else recipe.resolve(named))
     ground = prepare_ground(
-        inventory, assignment, roots, lexicon, phrase_v, chosen, settings, folder=work, progress=progress
+        inventory, assignment, roots, lexicon, phrase_v, chosen, settings, split=TRAIN, folder=work, progress=progress
     )
-    mined = mine(ground, settings, split="train", seed=recipe.seed, folder=work, progress=progress, kinds=kinds)
+    mined = mine(ground, settings, split=TRAIN, seed=recipe.seed, folder=work, progress=progress, kinds=kinds)
     write_mined(mined, out)
     return out

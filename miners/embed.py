@@ -105,6 +105,7 @@ def embed_inventory(
     folder: str,
     progress: Progress,
     batch: int = BATCH,
+    needed_n: NDArray[np.bool_] | None = None,
 ) -> Embedded:
     """The row of every picture, and of one crop per picture and present phrase that has a mask: the largest.
 
@@ -115,12 +116,16 @@ def embed_inventory(
         folder: Home of `images/` and `crops/`, which hold one table each per part of the catalog.
         progress: Where the bar is drawn.
         batch: Pictures that the model sees at once.
+        needed_n: Pictures whose rows will be looked at. Parts that hold none are passed over: their pictures' rows are
+            zero, and they have no crops.
 
     Raises:
         BuildError: a picture is gone, changed or does not decode, or the encoder gives a row that is no direction.
         TableError: a finished table was damaged since.
     """
     parts = embed_parts(inventory, encoder)
+    if needed_n is not None:
+        parts = [part for part in parts if needed_n[part.first : part.first + part.num].any()]
     run = partial(_embed_part, inventory=inventory, roots=roots, encoder=encoder, folder=folder, batch=batch)
     home = files.join(folder, IMAGES)
     for part in parts:  # a record whose tables were deleted does not say that the part is finished
@@ -152,10 +157,12 @@ def _embed_part(
 
 
 def _load(parts: Sequence[EmbedPart], inventory: Inventory, encoder: Encoder, folder: str) -> Embedded:
-    images = [_read_images(_table(folder, IMAGES, part), part, inventory, encoder) for part in parts]
+    images_nd = np.zeros((inventory.num_images, encoder.dim), np.float16)
+    for part in parts:
+        found = _read_images(_table(folder, IMAGES, part), part, inventory, encoder)
+        images_nd[part.first : part.first + part.num] = found.rows_rd
     crops = [_read_crops(_table(folder, CROPS, part), part, inventory, encoder) for part in parts]
     nothing = np.empty((0, encoder.dim), np.float16)
-    images_nd = np.concatenate([nothing, *(found.rows_rd for found in images)])
     crops_cd = np.concatenate([nothing, *(found.rows_rd for found in crops)])
     crop_image_c = np.concatenate([np.empty(0, np.int64), *(part.image_c for part in parts)])
     crop_phrase_c = np.concatenate(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from manifests import files
-from manifests.recipe import Mine
+from manifests.recipe import SPLITS, Mine
 from miners.confusable import confusable_relation, find_confusable
 from miners.embed import Embedded, embed_inventory, embed_phrases
 from miners.encoders import Chosen, choose_encoder
@@ -66,10 +66,11 @@ def prepare_ground(
     chosen: Chosen,
     settings: Mine,
     *,
+    split: str,
     folder: str,
     progress: Progress,
 ) -> Ground:
-    """The ground of a build: pictures, crops and phrases embedded (what lies in `folder` is used again), files read.
+    """The ground of a split: pictures, crops and phrases embedded (what lies in `folder` is used again), files read.
 
     Args:
         inventory: What was scanned.
@@ -79,6 +80,7 @@ def prepare_ground(
         phrase_v: Phrases that may be asked.
         chosen: The encoder, see `choose`.
         settings: Whose predictions and decisions; paths as they are opened.
+        split: Which split will be mined; pictures that lie in parts without any of it are not embedded.
         folder: Home of the embeddings.
         progress: Where bars are drawn.
     """
@@ -86,7 +88,8 @@ def prepare_ground(
     knowledge = _knowledge(inventory, assignment, lexicon, settings)  # read first: a wrong file costs no embedding
     alarms = _said(settings.predictions, inventory)
     embeddings = files.join(folder, "embeddings")
-    embedded = embed_inventory(inventory, roots, encoder, folder=embeddings, progress=progress)
+    needed_n = assignment.split_n == SPLITS.index(split)
+    embedded = embed_inventory(inventory, roots, encoder, folder=embeddings, progress=progress, needed_n=needed_n)
     phrases = [inventory.phrases[v] for v in phrase_v.tolist()]
     texts_vd = embed_phrases(encoder, phrases, folder=files.join(embeddings, "phrases"))
     return Ground(

@@ -262,6 +262,7 @@ def mine_build(options: argparse.Namespace, settings: Mine) -> MiningRecord:
             vocabulary_of(opened.inventory, opened.assignment, options.vocabulary),
             choose(settings, allow_pickle=options.allow_pickle),
             settings,
+            split=options.split,
             folder=work,
             progress=progress,
         )

@@ -1,25 +1,17 @@
 """Several processes that train as one: each takes its slice of every global batch, and sums go over all of them.
 
-`--processes N` starts them on this machine; `torchrun` may, too, and then its environment says who is who. Losses are
-sums, divided by what all ranks hold together, so that any number of ranks gives the losses of one.
+`student.launching` or `torchrun` starts them, and the environment says who is who. Losses are sums, divided by what all
+ranks hold together, so that any number of ranks gives the losses of one.
 """
 
 import contextlib
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-
-LAUNCHED = "RANK"  # in the environment of a process that is one of several
-_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +47,7 @@ class Ranks:
         if self.world_size == 1:
             return module
         device_ids = [self.device.index or 0] if self.device.type == "cuda" else None
-        return DistributedDataParallel(
-            module, device_ids=device_ids, broadcast_buffers=False, find_unused_parameters=partly
-        )
+        return DistributedDataParallel(module, device_ids=device_ids, find_unused_parameters=partly)
 
 
 @contextlib.contextmanager
@@ -76,46 +66,3 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         yield Ranks(rank=rank, world_size=world_size, device=device)
     finally:
         distributed.destroy_process_group()
-
-
-def launch(argv: Sequence[str], num_processes: int) -> int:
-    """The exit code of `python -m student.train argv` as several processes: the first that is not 0, or 0.
-
-    SIGTERM is passed on to all of them.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_processes)}
-    command = [sys.executable, "-m", "student.train", *argv]
-    running = [
-        subprocess.Popen(  # noqa: S603 - this very command
-            command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        )
-        for rank in range(num_processes)
-    ]
-
-    def pass_on(*_: object) -> None:
-        for process in running:
-            process.terminate()
-
-    before = signal.signal(signal.SIGTERM, pass_on)
-    try:
-        return _await_all(running)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        for process in running:
-            process.kill()
-            process.wait()
-
-
-def _await_all(running: Sequence["subprocess.Popen[bytes]"]) -> int:
-    """The first exit code that is not 0, as soon as there is one; 0 when all have ended."""
-    while True:
-        codes = [process.poll() for process in running]
-        if any(codes):
-            time.sleep(1)  # the one that speaks may be about to say why
-            return next(code for code in codes if code)
-        if all(code == 0 for code in codes):
-            return 0
-        time.sleep(_POLL_S)

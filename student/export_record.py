@@ -97,7 +97,7 @@ def read_variant(folder: str) -> tuple[VariantRecord, dict[Graph, bytes]]:
     Raises:
         ExportError: a file is missing, damaged, or of a newer version.
     """
-    record = _read(files.join(folder, VARIANT_NAME), VariantRecord)
+    record = read_variant_record(folder)
     graphs: dict[Graph, bytes] = {}
     for graph in GRAPHS:
         uri = files.join(folder, graph_name(graph))
@@ -112,6 +112,15 @@ def read_variant(folder: str) -> tuple[VariantRecord, dict[Graph, bytes]]:
                 "or changed. Copy it again, or export again"
             )
     return record, graphs
+
+
+def read_variant_record(folder: str) -> VariantRecord:
+    """The record of the variant in `folder`.
+
+    Raises:
+        ExportError: it is missing, damaged, or of a newer version.
+    """
+    return _read(files.join(folder, VARIANT_NAME), VariantRecord)
 
 
 def write_variant(folder: str, record: VariantRecord, graphs: Mapping[Graph, bytes]) -> VariantRecord:

@@ -31,7 +31,7 @@ class OnnxPredictor(Predictor):
         self.size = record.size
         self.stretch = False
         self._digest = hashlib.sha256(b"".join(hashlib.sha256(graphs[graph]).digest() for graph in GRAPHS)).hexdigest()
-        self._sessions = {graph: _open(graph, graphs[graph], threads) for graph in GRAPHS}
+        self._sessions = {graph: open_session(graph, graphs[graph], threads) for graph in GRAPHS}
         self._row_of: dict[str, _Floats] = {}
 
     def digest(self) -> str:
@@ -75,17 +75,8 @@ class OnnxPredictor(Predictor):
         return np.concatenate([one for one, _ in answers])[:num], np.concatenate([one for _, one in answers])[:num]
 
     def fixed_call(self) -> Callable[[], object]:
-        """One whole call on a grey picture: what latency is read of."""
-        record = self.record
-        image_13ss = np.full((1, 3, record.size, record.size), 127, np.uint8)
-        tokens_pl = example_tokens(record.num_phrases, record.context)
-
-        def call() -> object:
-            cells_1nc, pixels_1chw = self._sessions["image"].run(None, {"image": image_13ss})
-            (rows_pc,) = self._sessions["text"].run(None, {"tokens": tokens_pl})
-            return self._sessions["decoder"].run(None, {"cells": cells_1nc, "pixels": pixels_1chw, "rows": rows_pc})
-
-        return call
+        """See `fixed_call_of`."""
+        return fixed_call_of(self._sessions, self.record)
 
     def _answer(self, seen: Mapping[str, _Floats], asked: Sequence[str]) -> Predicted:
         if not asked:
@@ -131,12 +122,25 @@ def onnx_runtime() -> tuple[str, str]:
     return "onnxruntime", str(onnxruntime.__version__)
 
 
-def example_tokens(num_phrases: int, context: int) -> NDArray[np.int64]:
-    """Tokens [P, L] that stand for phrases; which they are changes no time."""
-    return np.full((num_phrases, context), 127, np.int64)
+def fixed_call_of(sessions: Mapping[Graph, Any], record: VariantRecord) -> Callable[[], object]:
+    """One whole call on a grey picture and equal tokens: what latency and memory are read of."""
+    image_13ss = np.full((1, 3, record.size, record.size), 127, np.uint8)
+    tokens_pl = np.full((record.num_phrases, record.context), 127, np.int64)
+
+    def call() -> object:
+        cells_1nc, pixels_1chw = sessions["image"].run(None, {"image": image_13ss})
+        (rows_pc,) = sessions["text"].run(None, {"tokens": tokens_pl})
+        return sessions["decoder"].run(None, {"cells": cells_1nc, "pixels": pixels_1chw, "rows": rows_pc})
+
+    return call
 
 
-def _open(graph: Graph, data: bytes, threads: int | None) -> Any:  # noqa: ANN401 - onnxruntime is not typed
+def open_session(graph: Graph, data: bytes | str, threads: int | None) -> Any:  # noqa: ANN401 - onnxruntime is not typed
+    """An onnxruntime session over a graph's bytes, or over the file at a path.
+
+    Raises:
+        ExportError: onnxruntime cannot run the graph.
+    """
     from onnxruntime import InferenceSession, SessionOptions
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
     from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as Unsupported

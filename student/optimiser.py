@@ -27,7 +27,8 @@ def make_optimiser(learner: nn.Module, config: OptimiserConfig) -> AdamW:
                 "weight_decay": config.weight_decay if decays else 0.0,
             }
             for (of_encoder, decays), parameters in groups.items()
-        ]
+        ],
+        fused=True,  # one pass over the weights: without it a CPU spends a quarter of a step here
     )
 
 
@@ -60,5 +61,4 @@ def load_optimiser(optimiser: AdamW, learner: nn.Module, tensors: Mapping[str, T
             raise CheckpointError(
                 f"{uri}: optimizer.{full_name} fits no parameter; it is of another model. Train again"
             )
-        device = torch.device("cpu") if what == "step" else parameter.device
-        optimiser.state[parameter][what] = tensor.to(device)
+        optimiser.state[parameter][what] = tensor.to(parameter.device)

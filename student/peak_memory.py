@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from manifests import files
+
 _STATUS = Path("/proc/self/status")
 
 
@@ -22,10 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     (folder,) = sys.argv[1:] if argv is None else argv
     import onnxruntime  # noqa: F401 - its own memory is not the student's
 
-    from student.onnx_predictor import open_onnx
+    from student.export_record import GRAPHS, graph_name, read_variant_record
+    from student.onnx_predictor import fixed_call_of, open_session
 
+    record = read_variant_record(folder)
     before = held("VmRSS")
-    open_onnx(folder, threads=1).fixed_call()()
+    sessions = {graph: open_session(graph, files.join(folder, graph_name(graph)), 1) for graph in GRAPHS}
+    fixed_call_of(sessions, record)()
     after = held("VmHWM")
     if before is None or after is None:
         return 1

@@ -9,7 +9,6 @@ kept in float. All of them are told, with what they bought.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Protocol
 
 import msgspec
@@ -220,6 +219,12 @@ def chosen_of(variants: Sequence[Variant]) -> str:
     return min(within, key=lambda one: sum(one.num_bytes.values())).name if within else "fp16"
 
 
+def _bought(plain: Variant, remedied: Variant) -> str:
+    """What a remedy made of each drop, beside no remedy."""
+    pairs = [pair for pair in zip(plain.drops, remedied.drops, strict=True) if pair[0].base == BASES[-1]]
+    return ", ".join(f"{before.metric} drops {after.drop:.2%} for {before.drop:.2%}" for before, after in pairs)
+
+
 def _notes(trial: Trial, num_calibration: int) -> Iterator[str]:
     truth = trial.judge.truth
     yield f"judged on split {truth.split} of build {truth.build}"
@@ -232,8 +237,8 @@ def _notes(trial: Trial, num_calibration: int) -> Iterator[str]:
                 reading = next(one for one in trial.variants if one.name == base).readings[metric]
                 found = reading.undefined or f"{reading.value:.4f}"
                 yield f"{metric}: no drop from {base}, which has {found}; a relative drop needs a base above 0"
-    for before, after in pairwise(trial.variants[len(BASES) :]):
-        bought = worst_drop(before) - worst_drop(after)
-        yield f"{after.remedy}: the largest drop is {worst_drop(after):.2%}, {bought:+.2%} better than the one before"
+    plain, *remedied = trial.variants[len(BASES) :]
+    for variant in remedied:
+        yield f"{variant.remedy}: {_bought(plain, variant)}"
     if is_over(trial.variants[-1]):
         yield f"no remedy brought every drop within {trial.bound:.2%}; {chosen_of(trial.variants)} is chosen"

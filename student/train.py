@@ -18,6 +18,7 @@ from manifests import files
 from manifests.errors import AbsentiaError, TrainingError
 from manifests.stage import log_to_stderr, progress_bar, run_command
 from student.config import read_config
+from student.launching import GRACE_S, LAUNCHED, launch
 
 if TYPE_CHECKING:
     import torch
@@ -63,10 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(given)
     builds = _builds(parser, options.builds)
     _require_options(parser, options)
-    if options.processes > 1 and "RANK" not in os.environ:
-        from student.distributed import launch
-
-        return launch(given, options.processes)
+    if options.processes > 1 and LAUNCHED not in os.environ:
+        return launch([sys.executable, "-m", "student.train", *given], options.processes)
     return run_command(lambda: _run(options, builds, given))
 
 
@@ -119,9 +118,9 @@ def _run(options: argparse.Namespace, builds: dict[str, float | None], given: Se
     with joined(_device(options.device, request)) as ranks:
         try:
             record = _train(request, ranks)
-        except AbsentiaError:
+        except AbsentiaError as error:
             if not ranks.leads:
-                time.sleep(3)  # the rank that leads says it, unless this one alone knows
+                _leave_to_the_lead(error)
             raise
         except KeyboardInterrupt:
             sys.stderr.write(f"stopped by the keyboard; resume with {_resume_line(given)}\n")
@@ -129,6 +128,14 @@ def _run(options: argparse.Namespace, builds: dict[str, float | None], given: Se
     if ranks.leads:
         _tell(record, options, given)
     return 0
+
+
+def _leave_to_the_lead(error: AbsentiaError) -> None:
+    """Say what is wrong and wait to be ended: leaving at once would bury it under the lead's lost connection."""
+    sys.stderr.write(f"error: {error}\n")
+    sys.stderr.flush()
+    time.sleep(3 * GRACE_S)
+    os._exit(1)
 
 
 def _train(request: "Request", ranks: "Ranks") -> "RunRecord":

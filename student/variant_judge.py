@@ -80,8 +80,10 @@ def sizes_of(graphs: Mapping[Graph, bytes]) -> dict[str, int]:
 def peak_ram(folder: str) -> int | None:
     """Bytes that a fresh process needs at most to open the variant in `folder` and call it once, above its own.
 
-    None where this system does not tell.
+    None where this system does not tell, and for a bucket, whose files a session cannot open.
     """
+    if not files.is_local(folder):
+        return None
     command = [sys.executable, "-m", "student.peak_memory", folder]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_MEMORY_S)  # noqa: S603
     said = done.stdout.strip()

@@ -52,6 +52,7 @@ def ground(work: str) -> Ground:
         np.arange(len(inventory.phrases), dtype=np.int32),
         choose_encoder("conse"),
         Mine(),
+        split="train",
         folder=work,
         progress=Progress(disable=True),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from manifests import tables
 from manifests.errors import AbsentiaError
 from student.checkpoint import load_student, read_checkpoint
 from student.history import LossLine, ValLine, read_history
@@ -15,6 +16,7 @@ from student.run_record import read_run
 from student.train import main
 from tests.factories import absent, make_build, make_mask, make_sample, present
 from tests.students import (
+    COLOURS,
     coloured_boxes,
     losses_of,
     prepared,
@@ -318,3 +320,21 @@ def test_weighted_builds_train_as_one(build: Path, boxes: Path, tmp_path: Path) 
     record = read_run(str(tmp_path / "run"))
     assert record is not None
     assert [found.weight for found in record.builds] == [1.0, 3.0]
+
+
+def test_a_teachers_answers_are_learnt_from_where_its_table_has_them(boxes: Path, tmp_path: Path) -> None:
+    rows = [(f"photos-train_{number}", phrase) for number in range(6) for phrase in COLOURS]
+    with tables.table_writer(str(tmp_path / "p.parquet"), tables.PREDICTIONS) as writer:
+        for key, phrase in rows:
+            mask = make_mask(left=2, top=2, right=60, bottom=40)
+            writer.add(key, phrase, 0.75, {"size": list(mask.size), "counts": mask.counts})
+    losses = msgspec.structs.replace(tiny_config().losses, soft_presence=0.5, soft_mask=0.5)
+    predictions = str(tmp_path / "p.parquet")
+    run_training(boxes, tmp_path / "soft", predictions=predictions, epochs=(1,), config=tiny_config(losses=losses))
+    run_training(boxes, tmp_path / "hard", epochs=(1,))
+    (soft,), (hard,) = losses_of(tmp_path / "soft"), losses_of(tmp_path / "hard")
+    assert soft["presence"] != hard["presence"]
+    assert soft["mask_bce"] != hard["mask_bce"]
+    record = read_run(str(tmp_path / "soft"))
+    assert record is not None
+    assert [(table.name, table.role) for table in record.teacher] == [("p.parquet", "predictions")]

@@ -7,9 +7,8 @@ import pytest
 
 from student.history import read_history
 from student.run_record import read_run
-from tests.factories import make_build
-from tests.students import coloured_boxes, losses_of, run_training, tiny_config, vals_of, write_config, write_teacher
-from tests.worlds import REPOSITORY, build_world, error_line, write_world
+from tests.students import losses_of, run_training, tiny_config, vals_of, write_config, write_teacher
+from tests.worlds import REPOSITORY, build_world, write_world
 
 
 def train_together(build: Path, out: Path, *options: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
@@ -43,11 +42,3 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
     record = read_run(str(tmp_path / "two"))
     assert record is not None
     assert record.finished
-
-
-def test_a_batch_that_the_processes_do_not_divide_is_one_line(tmp_path: Path) -> None:
-    build = make_build(tmp_path / "build", [*coloured_boxes("train", 4), *coloured_boxes("val", 2)])
-    config = write_config(tmp_path, tiny_config(batch_size=3))
-    done = train_together(build, tmp_path / "run", "--config", config, "--workers", "0")
-    assert done.returncode == 1
-    assert "batch size 3 over 2 ranks" in error_line(done.stderr)

@@ -91,6 +91,27 @@ def unit(rows: NDArray[np.float32]) -> NDArray[np.float16]:
     return found
 
 
+def test_parts_of_which_no_picture_is_needed_are_not_encoded(opened: Reopened, tmp_path: Path) -> None:
+    inventory = opened.inventory
+    all_seen = FakeEncoder()
+    whole = embedded(opened, all_seen, tmp_path / "whole")
+    first = embed_parts.embed_parts(inventory, FakeEncoder())[0]
+    needed_n = np.zeros(inventory.num_images, np.bool_)
+    needed_n[first.first] = True
+    encoder = FakeEncoder()
+    with progress_bar(quiet=True) as progress:
+        found = embed_inventory(
+            inventory, opened.roots, encoder, folder=str(tmp_path / "some"), progress=progress, needed_n=needed_n
+        )
+    assert first.num < inventory.num_images
+    assert sum(encoder.seen) < sum(all_seen.seen)
+    np.testing.assert_array_equal(found.images_nd[: first.num], whole.images_nd[: first.num])
+    assert not found.images_nd[first.num :].any()
+    of_first = whole.crop_image_c < first.num
+    np.testing.assert_array_equal(found.crops_cd, whole.crops_cd[of_first])
+    np.testing.assert_array_equal(found.crop_image_c, whole.crop_image_c[of_first])
+
+
 def test_every_picture_and_every_masked_phrase_has_its_row(opened: Reopened, tmp_path: Path) -> None:
     encoder, inventory = FakeEncoder(), opened.inventory
     found = embedded(opened, encoder, tmp_path)

@@ -39,10 +39,11 @@ def student() -> Student:
     return Student(TINY)
 
 
-def written(student: Student, folder: Path, state: CheckpointState = STATE, **tensors: torch.Tensor) -> Path:
+def written(student: Student, folder: Path, state: CheckpointState = STATE, *others: str) -> Path:
+    """A checkpoint of `student`, with tensors of the names `others` besides."""
     path = folder / "best.safetensors"
     model = {MODEL + name: tensor for name, tensor in student.state_dict().items()}
-    write_checkpoint(str(path), {**model, **tensors}, state)
+    write_checkpoint(str(path), {**model, **dict.fromkeys(others, torch.zeros(3))}, state)
     return path
 
 
@@ -123,7 +124,7 @@ def test_tensors_of_another_model_are_refused(student: Student, tmp_path: Path) 
 
 
 def test_init_takes_what_fits_by_name_and_reports_the_rest(student: Student, tmp_path: Path) -> None:
-    written(student, tmp_path, **{"model.strange": torch.zeros(3)})
+    written(student, tmp_path, STATE, "model.strange")
     torch.manual_seed(9)
     other = Student(msgspec.structs.replace(TINY, text_layers=2))
     fresh = {name: tensor.clone() for name, tensor in other.state_dict().items()}

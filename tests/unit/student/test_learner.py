@@ -80,7 +80,7 @@ def test_absent_prompts_give_no_gradient_to_masks() -> None:
     batch = make_batch()
     losses = refined(learner, replace(batch, present=batch.present & False))
     assert losses["mask_bce"].num == 0
-    objective(losses, torch.tensor([3.0, 0, 0]), LossConfig(), world_size=1).backward()
+    torch.autograd.backward(objective(losses, torch.tensor([3.0, 0, 0]), LossConfig(), world_size=1))
     decoder = learner.student.decoder
     for of_masks in (decoder.kernel, learner.student.image.smooth[0]):
         assert all(p.grad is None or not p.grad.any() for p in of_masks.parameters())
@@ -160,7 +160,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_weights_are_touched() -> 
     stepper = Stepper(learner, tutor(), Ranks())
     place = _first_place()
     stepper.begin(place, None)
-    learner.student.decoder.presence_bias.register_hook(lambda grad: grad * torch.nan)
+    learner.student.decoder.presence_bias.register_hook(lambda grad: grad * torch.nan)  # type: ignore[no-untyped-call]
     before = learner.student.decoder.presence_bias.clone()
     with pytest.raises(TrainingError, match="step 1: the gradient is no finite number over the samples a, b"):
         stepper.learn(make_batch(), place, step=0, stop=False)
