@@ -13,10 +13,12 @@ NEEDED := pyproject.toml constraints.txt
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: demo/page.html ## the environment, the demo world, a build of it and its contact sheet
+demo: demo/report/report.html demo/page.html ## the demo world: built, mined, two students trained, judged and compared
 	$(BIN)/python -m shards.verify demo/build
 	@echo
-	@echo "Open this page in a browser: $(CURDIR)/demo/page.html"
+	@echo "What was built, picture by picture:    $(CURDIR)/demo/page.html"
+	@echo "What the student gets wrong:           $(CURDIR)/demo/student/evaluation/failures.html"
+	@echo "Open this page in a browser first:     $(CURDIR)/demo/report/report.html"
 
 test: $(VENV)/.dev ## the environment and every test
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
@@ -40,6 +42,24 @@ clean: ## remove the environment, the demo and all caches
 
 demo/page.html: demo/build/manifest.json $(wildcard shards/page.* shards/common.*) shards/sheet.py shards/show.py
 	$(BIN)/python -m shards.show demo/build --out $@
+
+demo/report/report.html: demo/student.judged demo/positives.judged
+	$(BIN)/python -m student.report demo/student --baseline demo/positives --out demo/report
+
+demo/%.judged: demo/%.trained
+	$(BIN)/python -m student.evaluate demo/$* demo/build
+	@touch $@
+
+# What was cut short goes on; what was finished from another build or config starts anew.
+demo/%.trained: demo/build/manifest.json examples/demo_student.toml
+	@if [ -e $@ ]; then rm -rf demo/$*; fi
+	$(BIN)/python -m student.train demo/build --out demo/$* --config examples/demo_student.toml $(TRAIN_$*) \
+	$$(test ! -e demo/$*/last.safetensors || echo --resume)
+	@touch $@
+
+TRAIN_student := --epochs 8
+TRAIN_positives := --epochs 3 --positives-only
+.PRECIOUS: demo/%.trained demo/%.judged
 
 # Both commands return at once where their work is done, and then leave the manifest as old as it is.
 demo/build/manifest.json: $(VENV)/.demo ALWAYS

@@ -77,6 +77,8 @@ format = "blank"
 
 [sources.noise]
 format = "noise"
+
+[mine]                    # near_text and near_image: absences that look like presences
 """
 
 

@@ -1,1 +1,1 @@
-"""Home of the bundled trainer and evaluator; empty until the student is built."""
+"""The compact bundled student: its training, evaluation of any student, export, latency and the report."""

@@ -1,4 +1,4 @@
-"""The student: which of these phrases does the picture show, and where?
+"""The student: which of these phrases a picture shows, and where.
 
 A timm encoder sees the picture once, however many phrases are asked; a small OpenCLIP tower reads each distinct phrase
 once. Each phrase then attends over the picture by itself, so that its answer does not depend on what else is asked.

@@ -61,4 +61,6 @@ def load_optimiser(optimiser: AdamW, learner: nn.Module, tensors: Mapping[str, T
             raise CheckpointError(
                 f"{uri}: optimizer.{full_name} fits no parameter; it is of another model. Train again"
             )
-        optimiser.state[parameter][what] = tensor.to(parameter.device)
+        like = parameter if what != "step" else tensor.to(parameter.device)
+        # the fused update walks through memory, so that the layout must be the parameter's
+        optimiser.state[parameter][what] = torch.empty_like(like, requires_grad=False).copy_(tensor)

@@ -154,6 +154,9 @@ def _train(request: "Request", ranks: "Ranks") -> "RunRecord":
             return prepared
         if prepared.init is not None and ranks.leads and not request.resume:
             log.info("%s", describe_init(prepared.init))
+        if prepared.record.not_taught and ranks.leads:
+            num, lacking = len(prepared.train.phrases), prepared.record.not_taught
+            log.info("phase 1 leaves out %d of %d phrases: the teacher has no row of them", lacking, num)
         with progress_bar(quiet=request.quiet or not ranks.leads) as progress:
             standing = train(prepared, ranks, progress, stop)
         return msgspec.structs.replace(

@@ -19,6 +19,7 @@ import pytest
 from manifests import errors, manifest, recipe, sample, tables
 from manifests.manifest import read_manifest
 from shards.reader import open_pass
+from student import config, readings
 from tests.doors import GOLDEN, ROOT, UPDATE, compare
 from tests.factories import make_build, make_samples
 
@@ -30,6 +31,12 @@ COMMANDS = (
     "shards.catalog",
     "shards.show",
     "shards.verify",
+    "student.evaluate",
+    "student.export",
+    "student.latency",
+    "student.predict",
+    "student.report",
+    "student.train",
 )
 PUBLIC = (
     "manifests/errors.py",
@@ -43,6 +50,10 @@ PUBLIC = (
     "shards/verify.py",
     "miners/encoders.py",
     "miners/record.py",
+    "student/config.py",
+    "student/model.py",
+    "student/predictor.py",
+    "student/readings.py",
     "flows/build_shards.py",
 )
 BUILD_1 = GOLDEN / "build-1"
@@ -131,6 +142,10 @@ def test_recipe_keys_and_their_defaults_are_as_promised() -> None:
     compare(GOLDEN / "recipe.txt", "\n".join(struct_lines(recipe)) + "\n")
 
 
+def test_training_keys_and_their_defaults_are_as_promised() -> None:
+    compare(GOLDEN / "training.txt", "\n".join(struct_lines(config)) + "\n")
+
+
 def test_every_file_format_is_as_promised() -> None:
     schemas = {name: found for name, found in vars(tables).items() if isinstance(found, pa.Schema)}
     columns = [f"{name.lower()}.{column.name}: {column.type}" for name, schema in schemas.items() for column in schema]
@@ -143,7 +158,8 @@ def test_every_file_format_is_as_promised() -> None:
     ]
     values = [f"{kind.__name__}: {' '.join(kind)}" for kind in enumerations]
 
-    lines = [*columns, *struct_lines(sample), *struct_lines(manifest), *values]
+    records = [line for module in (sample, manifest, readings) for line in struct_lines(module)]
+    lines = [*columns, *records, *values]
     compare(GOLDEN / "formats.txt", "\n".join(lines) + "\n")
 
 
