@@ -63,7 +63,7 @@ TRAIN_positives := --epochs 3 --positives-only
 
 # Both commands return at once where their work is done, and then leave the manifest as old as it is.
 demo/build/manifest.json: $(VENV)/.demo ALWAYS
-	$(BIN)/python examples/demo_world.py --out demo/world
+	$(BIN)/python examples/demo_world.py --out demo/world --images 1800
 	$(BIN)/python -m flows.build_shards demo/world/demo.toml --out demo/build
 
 ALWAYS:

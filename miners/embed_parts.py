@@ -26,7 +26,7 @@ from shards.inventory import Inventory
 from shards.originals import Original
 from shards.scan import ScannedPart
 
-_VERSION = 1  # of how views are cut and rows are made; another makes every file stale
+_VERSION = 2  # of how views are cut and rows are made; another makes every file stale
 _NO_MASKS = len(b"[]")
 _PLACE = ["key", "source", "uri", "offset", "num_bytes", "sha256"]
 

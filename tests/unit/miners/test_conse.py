@@ -19,6 +19,7 @@ from miners import minilm
 from miners.conse import Conse, Settings, class_names, combine, load_conse
 from miners.views import Geometry, fit, make_views
 
+WEIGHTS = "efficientnet-lite0-57934424.pth"
 DATA = Path(__file__).parents[4] / "shared" / "data"
 
 
@@ -50,6 +51,18 @@ def test_the_classes_are_those_that_the_classifier_names() -> None:
     names = class_names()
     assert len(names) == 1000
     assert [names[i] for i in (0, 281, 504, 657, 812)] == ["tench", "tabby", "coffee mug", "missile", "space shuttle"]
+
+
+def test_folded_statistics_change_nothing_but_the_last_digits(conse: Conse) -> None:
+    import timm
+
+    plain = timm.create_model("efficientnet_lite0", pretrained=False)
+    stored = torch.load(minilm.package_file(module.PACKAGE, "models", WEIGHTS), weights_only=True)
+    plain.load_state_dict(dict(zip(plain.state_dict(), stored.values(), strict=True)))
+    pixels = torch.randn((2, 3, 96, 96), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(conse.classifier(pixels), plain.eval()(pixels), atol=1e-4, rtol=1e-4)
+    assert not [found for found in conse.classifier.modules() if isinstance(found, torch.nn.BatchNorm2d)]
 
 
 def test_rows_are_unit_vectors_of_the_sentence_encoders_width(conse: Conse) -> None:
