@@ -15,6 +15,7 @@ import pytest
 from tests.doors import ROOT
 
 IMAGES = 120
+SMALL_STUDENT = "[model]\nsize = 64\nwidth = 32\ntext_layers = 1\n"
 FENCE = re.compile(r"^```(\w+)?( long)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 RUN = {"bash", "python"}
 SHOWN = {"toml", "json", None}  # recipes are parsed by test_recipes_page.py
@@ -69,6 +70,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run([*world, "--images", str(IMAGES), "--workers", "1"], folder, "the demo world")
     recipe = ["-m", "flows.build_shards", "demo/world/demo.toml", "--workers", "1"]
     run([sys.executable, *recipe, "--out", "demo/build"], folder, "the demo build")
+    (folder / "small.toml").write_text(SMALL_STUDENT)
+    train = ["-m", "student.train", "demo/build", "--out", "demo/student", "--config", "small.toml", "--epochs", "1"]
+    run([sys.executable, *train], folder, "the demo student")
     return folder
 
 
