@@ -113,7 +113,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(build: Path, student: P
     subprocess.run([*command, str(out)], cwd=REPOSITORY, check=True)
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     images = "predictions.images.parquet"
-    assert (tmp_path / images).read_bytes() == (predictions.parent / images).read_bytes()
+    assert (tmp_path / images).read_bytes() == (tmp_path / "whole.images.parquet").read_bytes()
     assert not parts.exists()
 
 
