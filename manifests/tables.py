@@ -4,8 +4,9 @@ A table's columns are fixed here once; a file with other columns is refused by n
 with fixed row groups, so that the same rows give the same bytes whoever wrote them and however much memory there was.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import IO
 
 import pyarrow as pa
@@ -332,15 +333,45 @@ def read_table(uri: str, schema: pa.Schema, columns: Sequence[str] | None = None
 
 
 def iterate_table(uri: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The rows at `uri`, one row group at a time."""
-    found = open_table(uri, schema)
+    """The rows at `uri`, one row group at a time, in the schema's columns (or some of them).
+
+    Raises:
+        TableError: see `open_table`; or a column holds what cannot be turned into the schema's type.
+    """
     wanted = list(columns) if columns is not None else schema.names
+    for read in iterate_groups(uri, schema):
+        yield read(wanted)
+
+
+def iterate_groups(uri: str, schema: pa.Schema) -> Iterator[Callable[[Sequence[str]], pa.Table]]:
+    """What reads some columns of a row group, for each group at `uri`: wide columns can wait until rows are chosen.
+
+    Raises:
+        TableError: see `iterate_table`.
+    """
+    found = open_table(uri, schema)
     for index in range(found.num_row_groups):
-        try:
-            rows = found.read_row_group(index, columns=wanted)
-        except (pa.ArrowException, OSError) as error:
-            raise TableError(f"{uri}: {_name_of(schema)} table is damaged: {_one_line(error)}") from error
-        yield rows.select(wanted)
+        yield partial(_read_group, found, index, uri, schema)
+
+
+def _read_group(found: pq.ParquetFile, index: int, uri: str, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
+    try:
+        rows = found.read_row_group(index, columns=list(columns)).select(list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{uri}: {_name_of(schema)} table is damaged: {_one_line(error)}") from error
+    fields = [schema.field(name) for name in columns]
+    arrays = [_cast(rows[field.name], field, uri, _name_of(schema)) for field in fields]
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _cast(column: pa.ChunkedArray, field: pa.Field, uri: str, table: str) -> pa.ChunkedArray:
+    try:
+        return column.cast(field.type)
+    except pa.ArrowException as error:
+        raise TableError(
+            f"{uri}: column {field.name} of the {table} table: expected {field.type}, found {column.type}: "
+            f"{_one_line(error)}. Write it with that type"
+        ) from error
 
 
 def _one_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ Nothing else in `shards` imports this file, because it imports torch.
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -187,6 +188,7 @@ class Loader:
             num_workers=num_workers,
             prefetch_factor=options.prefetch_batches if num_workers else None,
             collate_fn=_as_it_is,
+            worker_init_fn=_leave_signals_to_the_trainer,
             pin_memory=options.pin_memory,
             generator=torch.Generator(),  # nothing here is random: leave the trainer's generator alone
         )
@@ -296,6 +298,12 @@ class _Batches(Dataset[Batch | AbsentiaError]):
 
 def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 - torch types collate functions so
     return batch
+
+
+def _leave_signals_to_the_trainer(_worker: int) -> None:
+    """A signal to the whole group ends a run by way of its trainer, which may want one more batch."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _open_builds(builds: Builds, split: str) -> tuple[list[SampleIndex], list[Chain]]:

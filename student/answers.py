@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from manifests import files
 from manifests.errors import TableError
 from manifests.sample import Mask
-from manifests.tables import IMAGES, PREDICTIONS, iterate_table
+from manifests.tables import IMAGES, PREDICTIONS, iterate_groups, iterate_table
 from shards.masks import check_masks
 from shards.rle import MaskFault
 from student.truth import NO_PROMPT, Places, Truth, unpack
@@ -37,7 +37,7 @@ class Answers:
     uri: str
     presence_n: NDArray[np.float64]  # 0 to 1; NaN where the prompt is missing
     area_n: _Int64  # pixels of the predicted mask
-    has_masks: bool  # whether the model gives masks at all
+    has_masks: bool  # whether the model gives masks at all: some row has one that is not "" or null
     counted: dict[str, int]  # rows and prompts by what became of them
 
     @property
@@ -68,10 +68,13 @@ def predicted_masks(truth: Truth, uri: str, wanted_n: _Bool) -> Iterator[tuple[i
     The prompts that are wanted are answered ones, so their masks are sound.
     """
     places = Places(truth)
-    for rows in iterate_table(uri, PREDICTIONS, ["key", "phrase", "mask"]):
+    for read in iterate_groups(uri, PREDICTIONS):
+        rows = read(["key", "phrase"])
         prompt_r = places.prompts_of(places.images_of(rows["key"]), places.phrases_of(rows["phrase"]))
         chosen = np.flatnonzero((prompt_r >= 0) & wanted_n[prompt_r])
-        for row, mask in unpack(rows["mask"], chosen):
+        if not len(chosen):
+            continue
+        for row, mask in unpack(read(["mask"])["mask"], chosen):
             if mask and mask["counts"]:
                 yield int(prompt_r[row]), Mask(size=tuple(mask["size"]), counts=mask["counts"])
 
@@ -128,11 +131,11 @@ class _Reading:
 
     def _check_masks(self, masks: pa.StructArray, prompt_r: _Int64) -> tuple[_Int64, NDArray[np.int8]]:
         """Area and fault of each row's mask; a row without one has an empty mask, which is no fault."""
-        self._has_masks |= masks.null_count < len(masks)
         counts = pc.fill_null(pc.struct_field(masks, "counts"), "").to_pylist()
         sizes = pc.struct_field(masks, "size").to_pylist()
         area_r, fault_r = np.zeros(len(counts), np.int64), np.full(len(counts), MaskFault.NONE, np.int8)
         shown = np.flatnonzero([bool(text) for text in counts])
+        self._has_masks |= len(shown) > 0
         size_r2 = self._truth.size_i2[self._truth.image_n[prompt_r[shown]]]
         check = check_masks([counts[at] for at in shown.tolist()], size_r2[:, 0], size_r2[:, 1])
         said = [sizes[at] for at in shown.tolist()]

@@ -2,11 +2,12 @@
 
 What is drawn depends on (seed, epoch, key) alone, so a sample changes alike however its batch was read. A crop never
 makes an absent phrase present; it could make a present one absent, so it is taken only where every present phrase is
-masked whole and keeps most of its mask.
+masked whole and keeps most of its mask. A sample with "left" or "right" in a phrase is never mirrored.
 """
 
 # B samples, P prompts, S side of pictures, M side of masks (S is a multiple of it)
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from shards.reader import augmentation_rng
 from student.config import AugmentConfig
 
 LEAST_KEPT = 0.7  # of a present thing's mask in a crop
+_SIDED = re.compile(r"\b(left|right)(most)?\b", re.IGNORECASE)  # what a mirror image would make untrue
 _COMPLETE = MASK_STATE_CODES[MaskState.COMPLETE]
 
 
@@ -36,9 +38,13 @@ class Change(NamedTuple):
 def draw_changes(batch: Batch, config: AugmentConfig, *, seed: int) -> list[Change]:
     """A change for each sample of `batch`."""
     side = batch.masks.shape[-1]
-    return [
+    drawn = [
         _draw(key, epoch, batch.masks[row], _present(batch, row), side, config, seed)
         for row, (key, epoch) in enumerate(zip(batch.keys, batch.epochs.tolist(), strict=True))
+    ]
+    return [
+        change._replace(flip=change.flip and not any(map(_SIDED.search, phrases)))
+        for change, phrases in zip(drawn, batch.phrases, strict=True)
     ]
 
 
@@ -80,6 +86,8 @@ def change_images(images_b3ss: Tensor, changes: Sequence[Change], *, mask_side: 
             image_3ss = functional.interpolate(window_3ww[None].float(), size=(size, size), mode="bilinear")[0]
         if change.brightness != 1:
             image_3ss = (image_3ss * change.brightness).clamp_(0, 255)
+        if image_3ss.is_floating_point():
+            image_3ss = image_3ss.round()
         changed_b3ss[row] = (image_3ss.flip(-1) if change.flip else image_3ss).to(torch.uint8)
     return changed_b3ss
 

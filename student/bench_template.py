@@ -19,10 +19,10 @@ for name in ("image", "text", "decoder"):
     runs[name] = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 image, tokens = (np.full(runs[name].get_inputs()[0].shape, 127) for name in ("image", "text"))
 inputs = {"image": image.astype(np.uint8)}, {"tokens": tokens.astype(np.int64)}
-cpu = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()) if sys.platform == "linux" else None
-said = {"device": f"cpu {cpu[1].strip() if cpu else platform.processor()}", "load": round(os.getloadavg()[0], 2)}
-said |= {"threads": int(threads), "batch": 1, "resolution": image.shape[-1], "num_phrases": len(tokens)}
-said |= {"precision": variant, "runtime": f"onnxruntime {ort.__version__}"}
+cpu = re.search(r"(?m)^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text()) if sys.platform == "linux" else None
+said = {"device": f"cpu {cpu[1].strip() if cpu else platform.processor() or platform.machine()}".strip(), "batch": 1}
+said |= {"threads": int(threads), "resolution": image.shape[-1], "num_phrases": len(tokens)}
+said |= {"precision": variant, "runtime": f"onnxruntime {ort.__version__}", "load": round(os.getloadavg()[0], 2)}
 
 
 def timed(_: int) -> float:

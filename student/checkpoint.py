@@ -17,6 +17,7 @@ from torch import Tensor
 from manifests import files
 from manifests.errors import CheckpointError
 from student.config import TrainConfig
+from student.image_weights import is_plain_name
 from student.model import Student
 from student.readings import Start
 from student.run_record import Best, BuildUsed, TableUsed, require_schema
@@ -156,8 +157,12 @@ def read_checkpoint(uri: str) -> Checkpoint:
     try:
         require_schema(uri, msgspec.json.decode(encoded, type=dict), CHECKPOINT_SCHEMA)
         state = msgspec.json.decode(encoded, type=CheckpointState)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise CheckpointError(f"{uri}: its state cannot be read: {error}; expected one of student.train") from error
+    if not is_plain_name(encoder := state.config.model.image_encoder):
+        raise CheckpointError(
+            f"{uri}: its image encoder {encoder!r} names a hub or a folder; expected a model that timm itself has"
+        )
     try:
         tensors = load(data)
     except SafetensorError as error:
@@ -189,7 +194,7 @@ def _metadata(uri: str, data: bytes) -> dict[str, str]:
         raise CheckpointError(f"{uri}: is cut short: {len(data)} bytes, its header alone has {length}; copy it again")
     try:
         header = json.loads(data[8 : 8 + length])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{uri}: its header is no JSON: {error}; copy it again") from error
     found = header.get("__metadata__", {}) if isinstance(header, dict) else {}
     return {str(name): str(value) for name, value in found.items()}

@@ -1,4 +1,4 @@
-"""Under what a latency was read here, and in what two readings differ: unlike ones do not compare."""
+"""Under what a latency was read here."""
 
 import os
 import platform
@@ -11,29 +11,6 @@ from student.readings import Conditions
 _SAID = ("device", "threads", "batch", "resolution", "num_phrases", "precision", "runtime")  # all but the load
 _WORDS = {"num_phrases": "phrases"}
 _CPU_INFO = Path("/proc/cpuinfo")
-
-
-def differing_conditions(a: Conditions, b: Conditions) -> list[str]:
-    """In what two latencies' conditions differ, one phrase each ("threads 1 against 2"); empty where they compare.
-
-    What nobody said of either latency may differ too, so it counts as a difference; the machine's load does not.
-    """
-    return [said for name in _SAID if (said := _difference(name, getattr(a, name), getattr(b, name)))]
-
-
-def not_comparable(a: Conditions, b: Conditions) -> str:
-    """The verdict as a sentence without its stop ("not comparable: threads 1 against 2"); "" where they compare."""
-    found = differing_conditions(a, b)
-    return f"not comparable: {', '.join(found)}" if found else ""
-
-
-def _difference(name: str, a: str | int, b: str | int) -> str:
-    word = _WORDS.get(name, name)
-    if not a and not b:
-        return f"{word} not said of either"
-    if a and b:
-        return "" if a == b else f"{word} {a} against {b}"
-    return f"{word} {a or 'not said'} against {b or 'not said'}"
 
 
 def device_name() -> str:

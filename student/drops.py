@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from student.bootstrap import NUM_DRAWS, draw_weights
 from student.judged import Judged
 from student.readings import Drop
 
 METRICS = ("miou", "il_mcc")
 THRESHOLD = 0.5  # of presence
-NUM_DRAWS = 1000
 
 _Floats = NDArray[np.float64]
 Verdict = Literal["within", "over"]
@@ -46,16 +46,16 @@ class Counts:
 
 
 def counts_of(judged: Judged, num_images: int) -> Counts:
-    """The counts of a variant's answers; presence is said from 0.5 on."""
-    said_n = judged.presence_n >= THRESHOLD
-    present_n, masked_n = judged.present_n, judged.complete_n & judged.present_n
+    """The counts of a variant's answers; presence is said from 0.5 on, and judged where labels tell what is absent."""
+    said_n, masked_n = judged.presence_n >= THRESHOLD, judged.complete_n & judged.present_n
+    present_n, absent_n = judged.present_n & judged.closed_n, ~judged.present_n & judged.closed_n
     columns = (
         np.where(masked_n, judged.overlaps.iou_n, 0.0),
         masked_n,
         said_n & present_n,
-        said_n & ~present_n,
+        said_n & absent_n,
         ~said_n & present_n,
-        ~said_n & ~present_n,
+        ~said_n & absent_n,
     )
     counts_ci = [np.bincount(judged.image_n, weights=column, minlength=num_images) for column in columns]
     return Counts(counts_ic=np.stack(counts_ci, axis=1))
@@ -85,9 +85,9 @@ def drop_of(metric: str, base_name: str, base: Counts, found: Counts, bound: flo
 
 
 def _interval(metric: str, base: Counts, found: Counts, rng: np.random.Generator) -> tuple[float, float]:
-    num = len(base.counts_ic)
-    weights_di = rng.multinomial(num, np.full(num, 1 / num), NUM_DRAWS).astype(np.float64)
-    base_d, found_d = (_value(metric, weights_di @ counts.counts_ic) for counts in (base, found))
+    both_ic = np.concatenate([base.counts_ic, found.counts_ic], axis=1)
+    drawn_dc = np.concatenate([weights_di @ both_ic for weights_di in draw_weights(len(both_ic), rng, NUM_DRAWS)])
+    base_d, found_d = (_value(metric, sums_dc) for sums_dc in np.split(drawn_dc, 2, axis=1))
     usable_d = (base_d > 0) & ~np.isnan(found_d)
     if not usable_d.any():
         return np.inf, -np.inf

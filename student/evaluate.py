@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from manifests import files
 from manifests.recipe import SPLITS
 from manifests.stage import log_to_stderr, progress_bar, run_command
+from student.predict import SAM3
 
 if TYPE_CHECKING:
     from student.evaluation import Evaluated
@@ -58,6 +59,7 @@ class Made:
     val_predictions: str
     name: str
     start: "Start" = ""
+    predictor_sha256: str = ""
     latency: "Latency | None" = None
 
 
@@ -115,13 +117,14 @@ def _predicted(options: Options) -> Made:
     with progress_bar(quiet=options.quiet) as progress:
         for split, uri in wanted.items():
             predict_split(predictor, options.build, split, uri, progress=progress)
-    record = None if ":" in options.source else read_run(options.source)
+    record = None if options.source.startswith(SAM3) else read_run(options.source)
     latency = files.join(options.source, LATENCY_NAME)
     return Made(
         predictions=table,
         val_predictions=options.val_predictions or wanted.get(_FITTED_SPLIT, ""),
         name=record.name if record else name_of(options.source),
         start=record.start if record else "",
+        predictor_sha256=predictor.digest(),
         latency=read_json(latency, Latency) if files.exists(latency) else None,
     )
 
@@ -129,7 +132,9 @@ def _predicted(options: Options) -> Made:
 def _with_run(evaluation: "Evaluation", made: Made) -> "Evaluation":
     import msgspec
 
-    return msgspec.structs.replace(evaluation, start=made.start, latency=made.latency)
+    return msgspec.structs.replace(
+        evaluation, start=made.start, predictor_sha256=made.predictor_sha256, latency=made.latency
+    )
 
 
 def _copy_images(found: "Evaluated", predictions: str, out: str) -> None:
@@ -179,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
 def _options(parser: argparse.ArgumentParser, found: argparse.Namespace) -> Options:
     if not 0 <= found.max_missing_share < 1:
         parser.error(f"--max-missing-share {found.max_missing_share}: expected a share of 0 or more and below 1")
-    if not found.out and (found.source.endswith(_TABLE) or ":" in found.source):
+    if not found.out and (found.source.endswith(_TABLE) or found.source.startswith(SAM3)):
         parser.error(f"--out DIR is needed: {found.source} is no folder of a run or an export, in which it could lie")
     return Options(
         source=found.source,

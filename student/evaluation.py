@@ -63,6 +63,7 @@ def evaluate(asked: Asked, *, progress: Progress | None = None) -> Evaluated:
     step("masks")
     judged = judge(truth, answers)
     step("measure")
+    told = judged.for_presence()
     how = Measuring(fitted=fitted, has_masks=answers.has_masks, seed=asked.seed, num_draws=asked.num_draws)
     readings = pooled(judged, how, _sensitivity(truth, asked.predictions, how))
     step("by source")
@@ -87,7 +88,7 @@ def evaluate(asked: Asked, *, progress: Progress | None = None) -> Evaluated:
         by_source=of_sources,
         by_kind=of_kinds,
         by_phrase=of_phrases,
-        reliability=reliability(judged.presence_n, judged.present_n),
+        reliability=reliability(told.presence_n, told.present_n),
         counted=answers.counted,
         notes=list(_notes(truth, judged, answers, fitted)),
     )
@@ -142,6 +143,12 @@ def _notes(truth: Truth, judged: Judged, answers: Answers, fitted: Fitted) -> It
     incomplete = int((judged.present_n & ~judged.complete_n).sum())
     if incomplete:
         yield f"{incomplete} present prompts have no mask, or not all of it: presence is judged there, masks are not"
+    left_out = len(np.unique(judged.image_n[~judged.closed_n]))
+    if left_out:
+        yield (
+            f"{left_out} of {len(np.unique(judged.image_n))} pictures have no exhaustive labels and no known absence: "
+            "masks are judged there, presence is not"
+        )
     if fitted.why_not:
         yield f"no threshold and temperature were fitted: {fitted.why_not}"
     elif truth.split == FITTED_SPLIT:

@@ -5,6 +5,7 @@ that they name, so a folder without one is unfinished.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Literal, TypeVar
 
@@ -19,6 +20,7 @@ VARIANT_NAME = "variant.json"
 PARITY_NAME = "parity.json"
 Graph = Literal["image", "text", "decoder"]
 GRAPHS: tuple[Graph, ...] = ("image", "text", "decoder")
+_PLAIN = re.compile(r"\w[\w.-]*")  # a folder's name, of which no path can be made
 
 
 class VariantRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,9 +141,14 @@ def read_export(folder: str) -> ExportRecord:
     """The record of the export in `folder`.
 
     Raises:
-        ExportError: it is missing, damaged, or of a newer version.
+        ExportError: it is missing, damaged, of a newer version, or chose what is no variant of it.
     """
     record = _read(files.join(folder, EXPORT_NAME), ExportRecord)
+    if not _PLAIN.fullmatch(record.chosen):
+        raise ExportError(
+            f"{files.join(folder, EXPORT_NAME)}: chose {record.chosen!r}; expected the plain name of a folder beside "
+            "it. Export again"
+        )
     if record.chosen not in record.variants:
         raise ExportError(
             f"{files.join(folder, EXPORT_NAME)}: chose {record.chosen!r}; expected one of its variants "

@@ -12,9 +12,12 @@ from student.calibration_set import calibration_set, split_pictures
 from student.checkpoint import SUFFIX, Which, load_student
 from student.export_record import (
     EXPORT_NAME,
+    GRAPHS,
+    VARIANT_NAME,
     ExportRecord,
     Parity,
     VariantRecord,
+    graph_name,
     write_export,
     write_parity,
     write_variant,
@@ -23,7 +26,7 @@ from student.graphs import Graphs, encode_graphs, export_graphs, half_graphs
 from student.model import Student
 from student.onnx_predictor import OnnxPredictor
 from student.parity import BOUND, Asked, difference, made_pictures, require_parity
-from student.quantisation import BASES, Trial, chosen_of, quantise
+from student.quantisation import BASES, QUANTISATION_NAME, Trial, chosen_of, quantise
 from student.readings import Quantisation
 from student.run_record import name_of
 from student.variant_judge import VariantJudge
@@ -72,7 +75,7 @@ def export_run(wanted: Wanted, progress: Progress) -> Exported:
     pictures = _pictures(wanted, size)
     record = _record(wanted, student)
     files.make_folder(out)
-    files.remove(files.join(out, EXPORT_NAME))
+    remove_export(out)
     bases = _bases(student, wanted.num_phrases)
     parity = _check(wanted, student, pictures, record, bases)
     write_parity(out, parity)
@@ -85,6 +88,16 @@ def export_run(wanted: Wanted, progress: Progress) -> Exported:
     trial = Trial(folder=out, record=record, judge=judge, bound=wanted.bound, threads=wanted.threads)
     found = quantise(trial, bases, asked)
     return _finish(out, [one.name for one in found.variants], chosen_of(found.variants), parity, found)
+
+
+def remove_export(out: str) -> None:
+    """Remove what an earlier export left in `out`, so that nothing of another student is taken for this one's."""
+    for name in (EXPORT_NAME, QUANTISATION_NAME):
+        files.remove(files.join(out, name))
+    found = [files.relative(uri, out).split("/") for uri in files.list_files(out)]
+    for variant in [parts[0] for parts in found if len(parts) == 2 and parts[1] == VARIANT_NAME]:
+        for name in (VARIANT_NAME, *map(graph_name, GRAPHS)):
+            files.remove(files.join(out, variant, name))
 
 
 def _finish(out: str, variants: list[str], chosen: str, parity: Parity, found: Quantisation | None) -> Exported:

@@ -36,18 +36,18 @@ def write_image_sums(uri: str, judged: Judged, keys: pa.Array, *, has_masks: boo
 
 def _parts(judged: Judged, *, has_masks: bool) -> Iterator[tuple[str, _Number, _Number]]:
     """Metric, and what each prompt adds to its numerator and denominator."""
-    said_n, present_n = says_present(judged.presence_n, THRESHOLD), judged.present_n
-    hit_n, alarm_n, miss_n = said_n & present_n, said_n & ~present_n, ~said_n & present_n
-    quiet_n = ~said_n & ~present_n
+    said_n, told_n = says_present(judged.presence_n, THRESHOLD), judged.closed_n
+    present_n, absent_n = judged.present_n & told_n, ~judged.present_n & told_n
+    hit_n, alarm_n, miss_n, quiet_n = said_n & present_n, said_n & absent_n, ~said_n & present_n, ~said_n & absent_n
     if has_masks:
         yield "miou", judged.overlaps.iou_n, judged.complete_n
-    yield "presence_precision", hit_n, said_n
+    yield "presence_precision", hit_n, hit_n | alarm_n
     yield "presence_recall", hit_n, present_n
     yield "presence_f1", 2 * hit_n, 2 * hit_n + alarm_n + miss_n
     yield "absence_f1", 2 * quiet_n, 2 * quiet_n + alarm_n + miss_n
-    yield "il_fpr", alarm_n, ~present_n
-    yield "n_acc", quiet_n, ~present_n
+    yield "il_fpr", alarm_n, absent_n
+    yield "n_acc", quiet_n, absent_n
     yield "t_acc", hit_n, present_n
-    yield "brier", (judged.presence_n - present_n) ** 2, np.ones(len(judged))
+    yield "brier", (judged.presence_n - present_n) ** 2 * told_n, told_n
     for code, kind in enumerate(KINDS):
         yield f"hallucination_{kind}", alarm_n & judged.kinds_nk[:, code], judged.kinds_nk[:, code]

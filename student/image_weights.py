@@ -14,6 +14,11 @@ _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 LITE0 = "efficientnet_lite0"
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether `name` is of a model that timm itself has, not of a hub or a folder that it would read."""
+    return ":" not in name and "/" not in name
+
+
 def make_image_encoder(name: str, *, pretrained: bool) -> torch.nn.Module:
     """A timm model that gives features at strides 4, 8, 16 and 32.
 
@@ -22,6 +27,8 @@ def make_image_encoder(name: str, *, pretrained: bool) -> torch.nn.Module:
     """
     import timm
 
+    if not is_plain_name(name):
+        raise RecipeError(f"image encoder {name!r} names a hub or a folder; expected a model that timm itself has")
     try:
         made: torch.nn.Module = timm.create_model(
             name, features_only=True, out_indices=(1, 2, 3, 4), pretrained=pretrained and name != LITE0

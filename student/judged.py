@@ -39,6 +39,7 @@ class Judged:
     phrase_n: _Int64
     kinds_nk: _Bool
     is_saco_n: _Bool
+    closed_n: _Bool  # of a picture in which presence can be judged
     overlaps: Overlaps  # with the union of the true masks; 0 where these are not whole
     best_iou_n: NDArray[np.float64]  # with the best instance, where the source is of SA-Co
     num_instances_n: _Int64
@@ -50,6 +51,10 @@ class Judged:
         """Some of the prompts."""
         arrays = {name.name: getattr(self, name.name)[chosen] for name in fields(self) if name.name != "overlaps"}
         return replace(self, overlaps=self.overlaps.take(chosen), **arrays)
+
+    def for_presence(self) -> "Judged":
+        """The prompts of the pictures in which presence can be judged."""
+        return self.take(self.closed_n)
 
     def by_kind(self) -> tuple[_Int64, NDArray[np.str_]]:
         """Rows and their kinds: a present prompt once, with kind "", an absent one as often as it has kinds."""
@@ -88,6 +93,7 @@ def judge(truth: Truth, answers: Answers) -> Judged:
         phrase_n=truth.phrase_n,
         kinds_nk=truth.kinds_nk,
         is_saco_n=truth.is_saco_s[source_n],
+        closed_n=truth.closed_i[truth.image_n],
         overlaps=Overlaps(
             intersection_n=found.intersection_n,
             predicted_n=answers.area_n,

@@ -6,6 +6,7 @@ not: they mostly fail for the same reason, and one line is enough.
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,10 +16,13 @@ import time
 from collections.abc import Sequence
 from typing import IO
 
+from student.stopping import until_interrupt
+
 LAUNCHED = "RANK"  # in the environment of a process that is one of several
 GRACE_S = 10.0  # between a failure of another process and the end of the first one
+STOPPED_BY_KEYBOARD = 130  # the exit code, as shells have it
 _POLL_S = 0.05
-_ERROR = b"error: "
+_ERROR = re.compile(rb"^error: ", re.MULTILINE)
 
 Process = subprocess.Popen[bytes]
 
@@ -26,7 +30,11 @@ Process = subprocess.Popen[bytes]
 def launch(command: Sequence[str], num_processes: int, *, grace_s: float = GRACE_S) -> int:
     """The exit code of `command` as `num_processes` processes: 0, or that of one that failed.
 
-    SIGTERM is passed on to all of them. All are gone when this returns.
+    SIGTERM is passed on to all of them, and so is the first Ctrl-C, as SIGTERM: they may have had it from the terminal
+    already. All are gone when this returns.
+
+    Raises:
+        KeyboardInterrupt: there was a second Ctrl-C.
     """
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(num_processes)}
     with contextlib.ExitStack() as files:
@@ -34,7 +42,9 @@ def launch(command: Sequence[str], num_processes: int, *, grace_s: float = GRACE
         running = [_start(command, {**os.environ, **shared}, rank, said) for rank in range(num_processes)]
         before = signal.signal(signal.SIGTERM, lambda *_: _terminate(running))
         try:
-            return _await_all(running, said, grace_s)
+            with until_interrupt(lambda: _terminate(running)) as interrupted:
+                code = _await_all(running, said, grace_s)
+            return STOPPED_BY_KEYBOARD if code and interrupted.is_set() else code
         finally:
             signal.signal(signal.SIGTERM, before)
             for process in running:
@@ -61,7 +71,7 @@ def _await_all(running: Sequence[Process], said: Sequence[IO[bytes]], grace_s: f
             return codes[0]
         if all(code == 0 for code in codes):
             return 0
-        failed = [rank for rank, code in enumerate(codes) if code or (rank and _ERROR in _text(said[rank - 1]))]
+        failed = [rank for rank, code in enumerate(codes) if code or (rank and _ERROR.search(_text(said[rank - 1])))]
         if failed and failed_at is None:
             failed_at = time.monotonic()
         if failed and failed_at is not None and time.monotonic() - failed_at > grace_s:

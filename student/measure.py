@@ -1,7 +1,8 @@
 """Readings of judged prompts: every metric over all of them, and over each source, kind of negative and phrase.
 
-What lacks its data is undefined and says why. A phrase that was asked for several reasons counts once in what is
-pooled, and once for each reason in what is told by kind.
+What lacks its data is undefined and says why. Presence is judged in the pictures alone whose labels tell what is absent
+(`Judged.closed_n`), and so is what presence gates: gIoU, cIoU, N-acc and T-acc. A phrase that was asked for several
+reasons counts once in what is pooled, and once for each reason in what is told by kind.
 """
 
 # N prompts, I pictures
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from student.blind import blind
 from student.calibration import calibration, scaled
-from student.estimates import Estimate, Estimated, Estimates, Undefined, Value
+from student.estimates import NO_ABSENT, Estimate, Estimated, Estimates, Undefined, Value
 from student.fitted import Fitted
 from student.judged import Judged
 from student.mask_metrics import mask_metrics
@@ -30,6 +31,8 @@ THRESHOLD = 0.5  # of presence, where none was chosen
 NUM_DRAWS = 1000
 _SCALED = "_scaled"
 _MASK_METRICS = ("miou", "giou", "ciou")
+_UNGATED = ("miou", "miou_everything")  # mask metrics whatever presence says, so of all pictures
+_NO_MASKS = Undefined("the predictions hold no masks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +62,12 @@ def pooled(judged: Judged, how: Measuring, sensitivity: Estimated) -> Readings:
         rng=how.rng(),
         num_draws=how.num_draws,
     )
+    told = judged.for_presence()
     priors: tuple[tuple[Literal["phrase", "source"], NDArray[np.int64]], ...]
-    priors = (("phrase", judged.phrase_n), ("source", judged.source_n))
+    priors = (("phrase", told.phrase_n), ("source", told.source_n))
     for name, group_n in priors:
-        found |= blind(group_n, judged.present_n, judged.image_n, name=name, rng=how.rng(), num_draws=how.num_draws)
+        guessed = blind(group_n, told.present_n, told.image_n, name=name, rng=how.rng(), num_draws=how.num_draws)
+        found |= _with_reason(guessed, judged, told)
     found["prompt_sensitivity"] = sensitivity
     return as_readings(found | _saco(judged, how))
 
@@ -105,7 +110,16 @@ def _common(judged: Judged, how: Measuring) -> Estimates:
 
 
 def _masks(judged: Judged, how: Measuring) -> Estimates:
-    found = mask_metrics(
+    """Masks of all pictures; where presence gates them, of those in which it can be judged."""
+    told, whole = judged.for_presence(), _of_masks(judged, how)
+    found = whole
+    if len(told) < len(judged):
+        found = _with_reason(_of_masks(told, how), judged, told) | {name: whole[name] for name in _UNGATED}
+    return found if how.has_masks else found | dict.fromkeys(_MASK_METRICS, _NO_MASKS)
+
+
+def _of_masks(judged: Judged, how: Measuring) -> Estimates:
+    return mask_metrics(
         judged.overlaps,
         present_n=judged.present_n,
         complete_n=judged.complete_n,
@@ -114,21 +128,26 @@ def _masks(judged: Judged, how: Measuring) -> Estimates:
         rng=how.rng(),
         num_draws=how.num_draws,
     )
-    if how.has_masks:
-        return found
-    return found | dict.fromkeys(_MASK_METRICS, Undefined("the predictions hold no masks"))
+
+
+def _with_reason(found: Estimates, judged: Judged, told: Judged) -> Estimates:
+    """The same; where presence can be judged in no picture, undefined, since then no absence is known."""
+    if len(judged) and not len(told):
+        return dict.fromkeys(found, NO_ABSENT)
+    return found
 
 
 def _presence(judged: Judged, how: Measuring) -> Estimates:
     """Presence at 0.5 and at val's threshold, and the AUC."""
-    present_n, image_n = judged.present_n, judged.image_n
+    told = judged.for_presence()
+    present_n, image_n = told.present_n, told.image_n
     found = _at_thresholds(
-        judged.presence_n,
+        told.presence_n,
         how.fitted.threshold,
         lambda said_n: presence_metrics(said_n, present_n, image_n, rng=how.rng(), num_draws=how.num_draws),
     )
-    area = presence_auc(judged.presence_n, present_n, image_n, rng=how.rng(), num_draws=how.num_draws)
-    return found | {"presence_auc": area}
+    area = presence_auc(told.presence_n, present_n, image_n, rng=how.rng(), num_draws=how.num_draws)
+    return _with_reason(found | {"presence_auc": area}, judged, told)
 
 
 def _hallucination(judged: Judged, how: Measuring) -> Estimates:
@@ -156,12 +175,14 @@ def _at_thresholds(
 
 def _calibration(judged: Judged, how: Measuring) -> Estimates:
     """Calibration as it is, and with val's temperature."""
-    found = calibration(judged.presence_n, judged.present_n, judged.image_n, rng=how.rng(), num_draws=how.num_draws)
-    temperature = how.fitted.temperature
+    told, temperature = judged.for_presence(), how.fitted.temperature
+    found = calibration(told.presence_n, told.present_n, told.image_n, rng=how.rng(), num_draws=how.num_draws)
+    found = _with_reason(found, judged, told)
     if isinstance(temperature, Undefined):
         return found | {name + _SCALED: temperature for name in found}
-    cooled_n = scaled(judged.presence_n, temperature)
-    after = calibration(cooled_n, judged.present_n, judged.image_n, rng=how.rng(), num_draws=how.num_draws)
+    cooled_n = scaled(told.presence_n, temperature)
+    after = calibration(cooled_n, told.present_n, told.image_n, rng=how.rng(), num_draws=how.num_draws)
+    after = _with_reason(after, judged, told)
     return found | {name + _SCALED: one for name, one in after.items()}
 
 
@@ -179,7 +200,7 @@ def _saco(judged: Judged, how: Measuring) -> Estimates:
     if not len(chosen):
         return dict.fromkeys(found, Undefined("no prompt is of an SA-Co source"))
     if not how.has_masks:
-        return found | dict.fromkeys(("saco_cgf1", "saco_pmf1"), Undefined("the predictions hold no masks"))
+        return found | dict.fromkeys(("saco_cgf1", "saco_pmf1"), _NO_MASKS)
     return found
 
 

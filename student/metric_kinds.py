@@ -43,8 +43,9 @@ class MetricKind:
 
 
 _MASKS = MetricKind(group=Group.MASKS, needs_present=True)
+_ALL_MASKS = MetricKind(group=Group.MASKS)  # an absent prompt counts too: no mask is right there
 _BOTH = MetricKind(group=Group.PRESENCE, needs_present=True, needs_absent=True)
-_CALIBRATION = MetricKind(group=Group.CALIBRATION, better=Better.LOWER)
+_CALIBRATION = MetricKind(group=Group.CALIBRATION, better=Better.LOWER, needs_present=True, needs_absent=True)
 _BLIND = MetricKind(
     group=Group.BLIND, better=Better.NEITHER, needs_present=True, needs_absent=True, has_ratio=False
 )  # it describes the data
@@ -52,8 +53,8 @@ _HALLUCINATION = MetricKind(group=Group.HALLUCINATION, better=Better.LOWER, need
 _KNOWN = {
     "miou": MetricKind(group=Group.MASKS, needs_present=True, is_headline=True),
     "miou_everything": MetricKind(group=Group.MASKS, better=Better.NEITHER, needs_present=True),
-    "giou": _MASKS,
-    "ciou": _MASKS,
+    "giou": _ALL_MASKS,
+    "ciou": _ALL_MASKS,
     "t_acc": _MASKS,
     "n_acc": MetricKind(group=Group.MASKS, needs_absent=True),
     "prompt_sensitivity": MetricKind(group=Group.MASKS, is_headline=True),

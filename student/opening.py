@@ -12,15 +12,16 @@ def open_train(prepared: Prepared, ranks: Ranks, *, phase: int, position: int, n
 
     Raises:
         RecipeError: the batch does not divide by the ranks, or the builds are no mixture.
-        ManifestError: a build is damaged, or has no train split.
+        ManifestError: a build is damaged.
         TableError: the teacher lacks a picture.
     """
     config = prepared.settled.config
-    builds = prepared.request.builds
-    weights = {folder: weight for folder, weight in builds.items() if weight is not None}
+    builds = prepared.train_builds
+    given = prepared.request.builds
+    weights = {folder: weight for folder in builds if (weight := given[folder]) is not None}
     teacher = prepared.teacher
     return open_loader(
-        weights or list(builds),
+        weights or builds,
         batch_size=config.batch_size,
         size=config.model.size,
         seed=config.seed,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from student.predictor import Predictor
 
 BATCH = 16
-_SAM3 = "sam3:"
+SAM3 = "sam3:"
 _SUFFIX = ".parquet"
 _log = logging.getLogger(__name__)
 
@@ -60,10 +60,10 @@ def open_predictor(source: str, *, device: str = "auto", threads: int | None = N
         PredictionError: SAM 3 cannot be had.
         ExportError: an export is damaged.
     """
-    if source.startswith(_SAM3):
+    if source.startswith(SAM3):
         from student.sam3 import open_sam3
 
-        return open_sam3(source.removeprefix(_SAM3), device=_torch_device(device, threads))
+        return open_sam3(source.removeprefix(SAM3), device=_torch_device(device, threads))
     from student.export_record import is_export
 
     if is_export(source):

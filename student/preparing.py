@@ -72,6 +72,7 @@ class Prepared:
     settled: Settled
     learner: Learner
     train: Survey
+    train_builds: list[str]  # those that have samples to learn from
     val_builds: list[str]
     one_class: bool
     teacher: Teacher | None = None
@@ -79,6 +80,13 @@ class Prepared:
     init: InitReport | None = None
     resumed: Checkpoint | None = None
     before: RunRecord | None = field(default=None)  # of the run that is resumed
+
+    @property
+    def soft_unused(self) -> bool:
+        """Whether a predictions table was given that has no part in any target."""
+        losses = self.settled.config.losses
+        weighs = losses.soft_presence or losses.soft_mask
+        return self.soft is not None and not weighs and self.train.num_masked == self.train.num_present
 
     @property
     def record(self) -> RunRecord:
@@ -140,6 +148,7 @@ def prepare(request: Request) -> Prepared | RunRecord:
         settled=settled,
         learner=learner,
         train=train,
+        train_builds=train_builds,
         val_builds=val_builds,
         one_class=one_class,
         teacher=teacher,
@@ -203,6 +212,11 @@ def _require_sense(request: Request, config: TrainConfig, phases: tuple[int, ...
             "phase 1 aligns the student's features to a teacher's; expected --teacher FEATURES. Write some with "
             "miners.embed, or train with --phases 2"
         )
+    if request.teacher and not request.resume and ALIGNMENT not in phases:
+        raise TrainingError(
+            "--teacher FEATURES teach in phase 1 alone, and it is not among the phases; expected it there. Train with "
+            "--phases 1,2, or leave --teacher out"
+        )
     if len(phases) != len(epochs):
         raise TrainingError(
             f"{len(epochs)} numbers of epochs for {len(phases)} phases; expected one for each. Give --epochs "
@@ -230,9 +244,12 @@ def _require_equal(out: str, settled: Settled, state: CheckpointState) -> None:
         raise CheckpointError(f"{out}: had other teacher tables; expected the same. Give those that it began with")
     for name in ("config", "phases", "epochs", "positives_only"):
         if getattr(settled, name) != getattr(state, name):
+            cure = "Leave it out, and the run's own is taken"
+            if name == "positives_only":
+                cure = "Give --positives-only again" if state.positives_only else "Leave --positives-only out"
             raise CheckpointError(
                 f"{out}: {name} is not what the run began with{_difference(settled, state, name)}; expected the same. "
-                "Leave it out, and the run's own is taken"
+                f"{cure}"
             )
 
 

@@ -72,6 +72,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     build_sha256: str  # its recipe and inputs
     split: str
     start: Start = ""
+    predictor_sha256: str = ""  # digest of its weights and settings; "" for a table of predictions
     temperature: float | None = None  # fitted on val, as is the threshold
     threshold: float | None = None
     fitted_on: str = ""  # "val", or why nothing was fitted

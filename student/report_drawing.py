@@ -104,12 +104,12 @@ def _line(one: Series, x: _Scale, y: _Scale) -> str:
     return f'<g class="series-{one.colour % NUM_SERIES}"><path class="curve" d="M{path}">{title}</path>{shown}</g>'
 
 
-def dots(rows: Sequence[Dot], *, whole: bool) -> str:
-    """Figures one below the other on one scale, from 0 on; up to 1 where they are shares of a `whole` and large."""
+def dots(rows: Sequence[Dot], *, whole: float) -> str:
+    """Figures one below the other on one scale, from 0 on; up to `whole`, if there is one, where they are large."""
     ends = [end for row in rows for end in (row.value, row.low, row.high) if end is not None]
     ticks = nice_ticks(min(0.0, *ends), max(0.0, *ends), about=2)
-    if whole and max(ends) > 0.5:
-        ticks = [*(tick for tick in ticks if tick < 0), 0.0, 0.5, 1.0]
+    if whole and max(ends) > whole / 2:
+        ticks = [*(tick for tick in ticks if tick < 0), 0.0, whole / 2, whole]
     height = DOT_STEP * len(rows) + 16
     least = min(0.0, *ends)
     ticks = [tick for tick in ticks if tick >= least]

@@ -76,13 +76,16 @@ def read_failures(uri: str, *, most: int = NUM_SHOWN) -> list[Failure]:
     Raises:
         TableError: it is no such page, or one of another version.
     """
-    blocks: dict[str, str] = dict(_BLOCK.findall(files.read_bytes(uri).decode()))
+    from PIL.Image import DecompressionBombError
+
+    data = files.read_bytes(uri)
     try:
+        blocks: dict[str, str] = dict(_BLOCK.findall(data.decode()))
         index = msgspec.json.decode(blocks["index"], type=_Index)
         if index.schema != FAILURES_SCHEMA:
             raise TableError(f"{uri}: schema {index.schema}; expected {FAILURES_SCHEMA}. Evaluate again")
         return [_failure(index, blocks, row) for row in _in_turn(index.rows)[:most]]
-    except (KeyError, IndexError, ValueError, OSError, msgspec.MsgspecError) as error:
+    except (KeyError, IndexError, ValueError, OSError, DecompressionBombError, msgspec.MsgspecError) as error:
         raise TableError(f"{uri}: expected a page of failures, found {error!r}; evaluate again") from error
 
 

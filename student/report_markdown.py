@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from student.comparison import Comparison
-from student.report_notes import notes
+from student.report_notes import notes, of_training
 from student.report_sentences import Said, Tone
 from student.report_tables import (
     Table,
@@ -19,16 +19,17 @@ from student.report_tables import (
 from student.report_words import Words
 
 SIGNS = {Tone.GOOD: "✓", Tone.BAD: "✗", Tone.CARE: "!", Tone.PLAIN: "·"}
-_SPECIAL = re.compile(r"[|<>&]")
-_ESCAPES = {"|": "\\|", "<": "&lt;", ">": "&gt;", "&": "&amp;"}
+_SPECIAL = re.compile(r"[|<>&\[\]]|!(?=\[)")
+_ESCAPES = {"|": "\\|", "<": "&lt;", ">": "&gt;", "&": "&amp;", "[": "\\[", "]": "\\]", "!": "\\!"}
 
 
 def to_markdown(comparison: Comparison, said: Sequence[Said], words: Words) -> str:
     """The whole page."""
     blocks = [f"# {_text(title_of(comparison, words))}", f"## {words.say('heading', 'verdicts')}"]
     blocks += _verdicts(said, words)
-    for table in (readings_table, goals_table, quantisation_table, layers_table, latency_table, curves_table):
+    for table in (readings_table, goals_table, quantisation_table, layers_table, latency_table):
         blocks += _table(table(comparison, words), words)
+    blocks += _training(comparison, words)
     blocks += _failures(comparison, words)
     blocks += _table(sources_table(comparison, words), words)
     if said_notes := notes(comparison, words):
@@ -43,7 +44,7 @@ def title_of(comparison: Comparison, words: Words) -> str:
 
 
 def _text(text: str) -> str:
-    """A text that ends no cell, opens no tag and stays on its line; emphasis is kept."""
+    """A text that ends no cell, opens no tag or link and stays on its line; emphasis is kept."""
     return " ".join(_SPECIAL.sub(lambda found: _ESCAPES[found[0]], text).split())
 
 
@@ -62,6 +63,15 @@ def _table(table: Table, words: Words) -> Iterator[str]:
     rule = ["---:" if column >= table.numbers_from else "---" for column in range(len(table.head))]
     lines = [map(_text, table.head), rule, *(map(_text, row) for row in table.rows)]
     yield "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _training(comparison: Comparison, words: Words) -> Iterator[str]:
+    curves, said = curves_table(comparison, words), of_training(comparison, words)
+    if said and not curves.rows:
+        yield f"## {words.say('heading', curves.heading)}"
+    yield from _table(curves, words)
+    if said:
+        yield _text(said)
 
 
 def _failures(comparison: Comparison, words: Words) -> Iterator[str]:

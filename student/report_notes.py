@@ -32,10 +32,27 @@ def _of_subjects(comparison: Comparison, words: Words) -> Iterator[str]:
             yield _of_data(subject, baseline, words)
         if subject.record is not None and not subject.record.finished:
             yield words.say("note", "unfinished", name=subject.name)
+        if subject.is_outdated:
+            yield words.say("note", "outdated", name=subject.name)
         if subject.evaluation is not None:
             yield from _of_evaluation(subject.name, subject.evaluation, words)
         elif subject.record is not None:
             yield words.say("note", "not_evaluated", name=subject.name)
+
+
+def of_training(comparison: Comparison, words: Words) -> str:
+    """That not all were trained for as many steps; "" where they were, or fewer than two say."""
+    steps = {one.name: num for one in comparison.subjects if (num := _num_steps(one))}
+    if len(set(steps.values())) < 2:
+        return ""
+    return words.say("note", "other_steps", steps=words.listed([f"{name} {num:,}" for name, num in steps.items()]))
+
+
+def _num_steps(subject: Subject) -> int:
+    """The steps that a run was trained for, as its record or else its curves say; 0 where neither does."""
+    if subject.record is not None and subject.record.steps:
+        return subject.record.steps
+    return round(max((curve.points[-1][0] for curve in subject.curves if curve.points), default=0))
 
 
 def _of_data(subject: Subject, baseline: Subject, words: Words) -> str:

@@ -12,7 +12,7 @@ from student.report_drawing import NUM_SERIES, Series, line_chart
 from student.report_failures import Failure
 from student.report_markdown import SIGNS, title_of
 from student.report_markup import element, text
-from student.report_notes import notes
+from student.report_notes import notes, of_training
 from student.report_readings import readings_tables, swatch
 from student.report_sentences import Said
 from student.report_tables import (
@@ -100,10 +100,11 @@ def _sections(
     yield from _plain_table(quantisation_table(comparison, words), words)
     yield from _plain_table(layers_table(comparison, words), words)
     yield from _plain_table(latency_table(comparison, words), words)
-    yield from _charts("reliability", [], _reliability_charts(comparison, words), words)
+    yield from _charts("reliability", _reliability_charts(comparison, words), words)
     drawn = [place for place, subject in enumerate(comparison.subjects) if subject.curves]
-    legend = [swatch(place) + text(comparison.subjects[place].name) for place in drawn]
-    yield from _charts("curves", legend, _training_charts(comparison, words), words)
+    names = [swatch(place) + text(comparison.subjects[place].name) for place in drawn]
+    said_steps = of_training(comparison, words)
+    yield from _charts("curves", _training_charts(comparison, words), words, names=names, said=said_steps)
     yield from _plain_table(sources_table(comparison, words), words)
     if listed := notes(comparison, words):
         items = "".join(element("li", text(note)) for note in listed)
@@ -174,11 +175,15 @@ def _failure(one: Failure, words: Words) -> str:
     return element("figure", image + element("figcaption", caption), title=one.key)
 
 
-def _charts(key: str, names: Sequence[str], charts: Sequence[str], words: Words) -> Iterator[str]:
-    """A section of charts, with the runs' colours where several share a chart."""
-    if charts:
+def _charts(
+    key: str, charts: Sequence[str], words: Words, *, names: Sequence[str] = (), said: str = ""
+) -> Iterator[str]:
+    """A section of charts, with the runs' colours where several share a chart, and what is said of them."""
+    if charts or said:
+        sentence = element("p", text(said), class_="legend") if said else ""
         legend = element("p", "".join(element("span", name) for name in names), class_="legend") if names[1:] else ""
-        yield _section(key, legend + element("div", "".join(charts), class_="charts"), words)
+        drawn = element("div", "".join(charts), class_="charts") if charts else ""
+        yield _section(key, sentence + legend + drawn, words)
 
 
 def _reliability_charts(comparison: Comparison, words: Words) -> list[str]:

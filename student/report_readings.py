@@ -10,6 +10,7 @@ from student.report_tables import delta_interval, delta_text, undefined_text, va
 from student.report_words import Words
 
 _WHOLE = frozenset(Group) - {Group.OTHER, Group.COST, Group.CALIBRATION}  # whose metrics end at 1
+_WHOLES = {"saco_cgf1": 100.0}  # where others end
 _FOLDED = frozenset({Group.CALIBRATION, Group.POPE, Group.BLIND, Group.SACO})
 _TOLD_AT_VAL = f"il_mcc{AT_VAL}"
 _TONES = {1: "good", -1: "bad", 0: ""}
@@ -105,4 +106,5 @@ def _plot(row: MetricRow, comparison: Comparison, words: Words) -> str:
             told = f"{comparison.subjects[place].name}: {words.value(row.key, cell.value)}"
             name = f"{told} ({interval})" if interval else told
             found.append(Dot(name=name, colour=place, value=cell.value, low=cell.low, high=cell.high))
-    return dots(found, whole=row.kind.group in _WHOLE) if found else ""
+    whole = _WHOLES.get(row.key.removesuffix(AT_VAL), 1.0 if row.kind.group in _WHOLE else 0.0)
+    return dots(found, whole=whole) if found else ""

@@ -105,8 +105,11 @@ def _in_brackets(key: str, low: float | None, high: float | None, words: Words) 
 
 
 def _knows_absence(found: KnowsAbsence, words: Words) -> tuple[Tone, str]:
-    if found.knows is None or found.value is None:
+    if found.value is None:
         return Tone.CARE, words.say("say", "knows_unknown", why=why_text(found.why, found.said, words))
+    if found.knows is None:
+        value = words.value(found.metric, found.value)
+        return Tone.CARE, words.say("say", "knows_perhaps", metric=words.metric(found.metric), value=value)
     return (Tone.GOOD if found.knows else Tone.BAD), words.say(
         "say",
         "knows" if found.knows else "knows_not",
@@ -118,12 +121,14 @@ def _knows_absence(found: KnowsAbsence, words: Words) -> tuple[Tone, str]:
 
 def _beside_blind(found: BesideBlind, words: Words) -> tuple[Tone, str]:
     is_above = found.value > found.blind_value
-    return (Tone.GOOD if is_above else Tone.BAD), words.say(
+    tone = Tone.GOOD if found.has_interval else Tone.CARE
+    return (tone if is_above else Tone.BAD), words.say(
         "say",
         "beside_blind_above" if is_above else "beside_blind_below",
         blind=words.metric(found.blind),
         value=words.value(found.blind, found.value),
         blind_value=words.value(found.blind, found.blind_value),
+        certainty="" if found.has_interval else words.say("say", "no_interval"),
     )
 
 
@@ -249,11 +254,15 @@ def _quantised(found: Quantised, words: Words) -> tuple[Tone, str]:
 
 def _latencies(found: Latencies, words: Words) -> tuple[Tone, str]:
     fields = {"ms": milliseconds(found.ms), "other_ms": milliseconds(found.other_ms), "other": found.other}
-    if found.apart:
-        return Tone.CARE, words.say("say", "latency_apart", **fields, apart=apart_text(found.apart, words))
-    factor = found.other_ms / found.ms
-    return (Tone.GOOD if factor > 1 else Tone.BAD), words.say(
-        "say", "latency_faster", **fields, factor=words.times(factor)
+    if found.apart or found.unstable:
+        reasons = [apart_text(found.apart, words)] if found.apart else []
+        if found.unstable:
+            reasons.append(words.say("say", "apart_unstable", names=words.listed(found.unstable)))
+        return Tone.CARE, words.say("say", "latency_apart", **fields, apart="; ".join(reasons))
+    factor = words.times(found.other_ms / found.ms)
+    tone = Tone.GOOD if found.ms < found.other_ms else Tone.BAD
+    return (Tone.PLAIN if factor == words.times(1.0) else tone), words.say(
+        "say", "latency_faster", **fields, factor=factor
     )
 
 

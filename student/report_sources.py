@@ -29,6 +29,7 @@ EVALUATION_NAME = "evaluation.json"
 LATENCY_NAME = "latency.json"
 QUANTISATION_NAME = "quantisation.json"
 FAILURES_NAME = "failures.html"
+WEIGHTS_NAME = "best.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,7 @@ class Subject:
     sums: Mapping[str, ImageSums] = field(default_factory=dict)
     failures: str = ""  # where the page of false alarms lies
     record: RunRecord | None = None
+    is_outdated: bool = False  # evaluated before its weights were written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +202,16 @@ def _read_folder(folder: str, role: Role) -> Subject:
         quantisation=_optional(files.join(folder, "export", QUANTISATION_NAME), Quantisation),
         curves=tuple(read_curves(folder)),
         record=record,
+        is_outdated=_is_older(evaluation, files.join(folder, WEIGHTS_NAME)),
     )
+
+
+def _is_older(uri: str, other: str) -> bool:
+    """Whether the file at `uri` was written before that at `other`; False where one is missing or in a bucket."""
+    if not files.is_local(uri) or not files.exists(uri) or not files.exists(other):
+        return False
+    written, other_written = (int(files.fingerprint(one).version) for one in (uri, other))
+    return written < other_written
 
 
 _T = TypeVar("_T", bound=msgspec.Struct)

@@ -121,7 +121,7 @@ def _variant_texts(variant: Variant, words: Words) -> Iterator[str]:
     for key in ("miou", "il_mcc"):
         yield _figure(key, variant.readings.get(key), words)
     yield f"{variant.flipped_presences} / {variant.num_prompts}"
-    yield words.say("state", "not_measured") if variant.latency is None else milliseconds(variant.latency.ms)
+    yield words.say("state", "not_measured") if variant.latency is None else _median_text(variant.latency, words)
 
 
 def _figure(key: str, reading: Reading | None, words: Words) -> str:
@@ -166,11 +166,18 @@ def latency_table(comparison: Comparison, words: Words) -> Table:
 
 def _latency_texts(latency: Latency, words: Words) -> Iterator[str]:
     unknown, conditions = words.say("say", "not_noted"), latency.conditions
-    for ms in (latency.ms, latency.p95_ms, latency.first_ms):
+    yield _median_text(latency, words)
+    for ms in (latency.p95_ms, latency.first_ms):
         yield "–" if ms is None else milliseconds(ms)
     for name in COMPARED:
         yield str(getattr(conditions, name) or unknown)
     yield unknown if conditions.load is None else f"{conditions.load:g}"
+
+
+def _median_text(latency: Latency, words: Words) -> str:
+    """The median, marked where the calls never became steady."""
+    text = milliseconds(latency.ms)
+    return f"{text} ({words.say('state', 'unstable')})" if latency.stable is False else text
 
 
 def curves_table(comparison: Comparison, words: Words) -> Table:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from manifests.errors import TrainingError
 from shards.batch import Batch
 from student.checkpoint import OPTIMIZER, Checkpoint, Running
-from student.config import TrainConfig
+from student.config import LossConfig, TrainConfig
 from student.distributed import Ranks
 from student.learner import Learner, Losses, objective, phase_losses
 from student.lesson import Tutor
@@ -34,7 +34,7 @@ class Stepper:
             CheckpointError: the checkpoint's optimiser is of another model.
         """
         self.learner.teach_only(place.phase, self._config.optimiser)
-        self._module = self._ranks.wrap(self.learner, partly=place.phase == ALIGNMENT)
+        self._module = self._ranks.wrap(self.learner, partly=_leaves_some_out(place.phase, self._config.losses))
         self._optimiser = make_optimiser(self.learner, self._config.optimiser)
         if resumed is None:
             return
@@ -103,6 +103,11 @@ def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManage
     return context
 
 
+def _leaves_some_out(phase: int, losses: LossConfig) -> bool:
+    """Whether a step gives some of what it trains no gradient."""
+    return phase == ALIGNMENT or not losses.presence or not (losses.mask_bce or losses.mask_dice)
+
+
 def _stack(values: list[Tensor]) -> Tensor:
     return torch.stack([value.detach().double() for value in values])
 
@@ -110,5 +115,6 @@ def _stack(values: list[Tensor]) -> Tensor:
 def _not_finite(what: str, step: int, keys: list[str]) -> str:
     return (
         f"step {step + 1}: {what} is no finite number over the samples {', '.join(keys)}; expected one. Look at those "
-        'samples, lower optimiser.learning_rate, or train with precision = "float32"; --resume goes on before them'
+        "samples, or start another run, with --init RUN for the weights of this one, and a --config of lower "
+        'optimiser.learning_rate or precision = "float32"'
     )

@@ -1,9 +1,9 @@
-"""A polite end: SIGTERM lets the step at hand finish, so that a checkpoint can be written."""
+"""A polite end: SIGTERM or one Ctrl-C lets the step at hand finish, so that a checkpoint can be written."""
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
@@ -19,3 +19,24 @@ def until_sigterm() -> Iterator[threading.Event]:
         yield asked
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def until_interrupt(ask: Callable[[], None]) -> Iterator[threading.Event]:
+    """An event that is set by the first Ctrl-C, which calls `ask`, too; the second one interrupts as ever."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def first(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        interrupted.set()
+        ask()
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)

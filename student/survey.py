@@ -11,7 +11,10 @@ import pyarrow.compute as pc
 from manifests import files, tables
 from manifests.errors import TrainingError
 from manifests.manifest import read_manifest
+from manifests.sample import MaskState
 from student.tokens import tokenize
+
+_COLUMNS = ["key", "image_key", "split", "phrase", "present", "mask_state"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -20,6 +23,7 @@ class Survey:
 
     num_present: int = 0
     num_absent: int = 0
+    num_masked: int = 0  # of the present: with a whole mask
     phrases: set[str] = field(default_factory=set)
     image_keys: dict[str, str] = field(default_factory=dict)  # of repeated samples: theirs to their picture's
 
@@ -33,11 +37,13 @@ def survey(folders: Sequence[str], split: str) -> Survey:
     found = Survey()
     for folder in folders:
         uri = files.join(folder, "samples.parquet")
-        for group in tables.iterate_table(uri, tables.SAMPLES, ["key", "image_key", "split", "phrase", "present"]):
+        for group in tables.iterate_table(uri, tables.SAMPLES, _COLUMNS):
             rows = group.filter(pc.equal(group["split"], split))
             present_n = rows["present"].to_numpy().astype(np.bool_)
             found.num_present += int(present_n.sum())
             found.num_absent += int((~present_n).sum())
+            whole_n = pc.equal(rows["mask_state"], MaskState.COMPLETE.value).to_numpy()
+            found.num_masked += int((present_n & whole_n).sum())
             found.phrases.update(pc.unique(rows["phrase"]).to_pylist())
             again = rows.filter(pc.not_equal(rows["key"], rows["image_key"]))
             found.image_keys.update(zip(again["key"].to_pylist(), again["image_key"].to_pylist(), strict=True))

@@ -2,7 +2,7 @@
 
     python -m student.train BUILD[=WEIGHT]... --out RUN [--config FILE.toml] [--teacher FEATURES]
 
-A run that is stopped (SIGTERM, a crash) goes on with --resume to the losses that it would have had.
+A run that is stopped (Ctrl-C, SIGTERM, a crash) goes on with --resume to the losses that it would have had.
 """
 
 import argparse
@@ -11,14 +11,14 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from manifests import files
 from manifests.errors import AbsentiaError, TrainingError
 from manifests.stage import log_to_stderr, progress_bar, run_command
 from student.config import read_config
-from student.launching import GRACE_S, LAUNCHED, launch
+from student.launching import GRACE_S, LAUNCHED, STOPPED_BY_KEYBOARD, launch
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     from student.run_record import RunRecord
 
 log = logging.getLogger(__name__)
+
+_LAST = "last.safetensors"  # preparing.LAST, without torch
+
+
+_UNUSED = (
+    "--teacher-predictions teach nothing here: losses.soft_presence and losses.soft_mask are both 0, and no present "
+    "phrase of train lacks a whole mask; set one of the two above 0 in [losses] of --config"
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,8 +73,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     builds = _builds(parser, options.builds)
     _require_options(parser, options)
     if options.processes > 1 and LAUNCHED not in os.environ:
-        return launch([sys.executable, "-m", "student.train", *given], options.processes)
-    return run_command(lambda: _run(options, builds, given))
+        command = [sys.executable, "-m", "student.train", *given]
+        return run_command(lambda: _unless_cut(lambda: launch(command, options.processes), options, given))
+    return run_command(lambda: _unless_cut(lambda: _run(options, builds, given), options, given))
+
+
+def _unless_cut(work: Callable[[], int], options: argparse.Namespace, given: Sequence[str]) -> int:
+    """What `work` returns; where Ctrl-C cuts it short, what is left of it is said."""
+    try:
+        return work()
+    except KeyboardInterrupt:
+        saved = files.exists(files.join(options.out, _LAST))
+        left = f"resume with {_resume_line(given)}" if saved else "there is no checkpoint yet; run the command again"
+        sys.stderr.write(f"stopped by the keyboard; {left}\n")
+        return STOPPED_BY_KEYBOARD
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -117,17 +137,14 @@ def _run(options: argparse.Namespace, builds: dict[str, float | None], given: Se
     request = _request(options, builds)
     with joined(_device(options.device, request)) as ranks:
         try:
-            record = _train(request, ranks)
+            record, interrupted = _train(request, ranks)
         except AbsentiaError as error:
             if not ranks.leads:
                 _leave_to_the_lead(error)
             raise
-        except KeyboardInterrupt:
-            sys.stderr.write(f"stopped by the keyboard; resume with {_resume_line(given)}\n")
-            return 130
     if ranks.leads:
         _tell(record, options, given)
-    return 0
+    return STOPPED_BY_KEYBOARD if interrupted and not record.finished else 0
 
 
 def _leave_to_the_lead(error: AbsentiaError) -> None:
@@ -138,30 +155,34 @@ def _leave_to_the_lead(error: AbsentiaError) -> None:
     os._exit(1)
 
 
-def _train(request: "Request", ranks: "Ranks") -> "RunRecord":
-    """The record of the run as far as it came."""
+def _train(request: "Request", ranks: "Ranks") -> "tuple[RunRecord, bool]":
+    """The record of the run as far as it came, and whether Ctrl-C stopped it."""
     import msgspec
 
     from student.initial import describe_init
     from student.preparing import prepare
     from student.run_record import RunRecord
-    from student.stopping import until_sigterm
+    from student.stopping import until_interrupt, until_sigterm
     from student.training import train
 
     with until_sigterm() as stop:
         prepared = prepare(request)
         if isinstance(prepared, RunRecord):
-            return prepared
+            return prepared, False
         if prepared.init is not None and ranks.leads and not request.resume:
             log.info("%s", describe_init(prepared.init))
+        if prepared.soft_unused and ranks.leads:
+            log.warning("%s", _UNUSED)
         if prepared.record.not_taught and ranks.leads:
             num, lacking = len(prepared.train.phrases), prepared.record.not_taught
             log.info("phase 1 leaves out %d of %d phrases: the teacher has no row of them", lacking, num)
-        with progress_bar(quiet=request.quiet or not ranks.leads) as progress:
+        quiet = request.quiet or not ranks.leads
+        with until_interrupt(stop.set) as interrupted, progress_bar(quiet=quiet) as progress:
             standing = train(prepared, ranks, progress, stop)
-        return msgspec.structs.replace(
+        record = msgspec.structs.replace(
             prepared.record, steps=standing.step, best=standing.best, finished=standing.finished
         )
+        return record, interrupted.is_set()
 
 
 def _request(options: argparse.Namespace, builds: dict[str, float | None]) -> "Request":

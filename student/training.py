@@ -76,7 +76,7 @@ class Trainer:
         return standing.step > 0 and self.schedule.at(standing.step - 1).ends_phase
 
     def _batches(self, loader: Loader) -> Iterator[Batch]:
-        """The loader's batches; its workers may get the same SIGTERM and end before this process does."""
+        """The loader's batches; a worker that was just starting may end by the same SIGTERM."""
         try:
             yield from loader
         except RuntimeError:

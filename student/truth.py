@@ -21,7 +21,7 @@ from manifests.errors import ManifestError, Rejected
 from manifests.manifest import MANIFEST_NAME, Manifest, read_manifest
 from manifests.recipe import SacoSource
 from manifests.sample import Mask, MaskState, NegativeKind
-from manifests.tables import LABELS, SAMPLES, iterate_table
+from manifests.tables import IMAGES, LABELS, SAMPLES, iterate_groups, iterate_table
 from shards.labels import normalise_phrase, phrase_id
 
 KINDS = tuple(NegativeKind)
@@ -48,6 +48,7 @@ class Truth:
     is_saco_s: _Bool  # [S] whether a source is of SA-Co
     source_i: _Int64
     size_i2: _Int64  # height and width
+    closed_i: _Bool  # whether presence can be judged there: it is labelled exhaustively, or absences are known
     image_n: _Int64
     phrase_n: _Int64
     present_n: _Bool
@@ -129,11 +130,14 @@ def true_masks(truth: Truth, wanted_n: _Bool) -> Iterator[tuple[int, tuple[Mask,
         TableError: `labels.parquet` cannot be read.
     """
     uri, places = files.join(truth.folder, "labels.parquet"), Places(truth)
-    for rows in iterate_table(uri, LABELS, ["key", "phrase", "state", "masks"]):
+    for read in iterate_groups(uri, LABELS):
+        rows = read(["key", "phrase", "state"])
         prompt_r = places.prompts_of(places.images_of(rows["key"]), places.phrases_of(rows["phrase"]))
         is_present = pc.equal(rows["state"], "present").to_numpy()
         chosen = np.flatnonzero((prompt_r >= 0) & is_present & wanted_n[prompt_r])
-        for row, found in unpack(rows["masks"], chosen):
+        if not len(chosen):
+            continue
+        for row, found in unpack(read(["masks"])["masks"], chosen):
             prompt = int(prompt_r[row])
             if found:
                 yield prompt, tuple(Mask(size=tuple(one["size"]), counts=one["counts"]) for one in found)
@@ -215,18 +219,22 @@ class _Reading:
         kinds_nk[prompt_r[~is_present_r], columns["kind"][~is_present_r]] = True
         image_first = np.unique(columns["image"], return_index=True)[1]
         text_first = np.unique(phrase_t, return_index=True)[1]
+        keys = pa.array(list(self._images.of), pa.string())
+        closed_i = _labelled_closed(folder, keys)
+        closed_i[columns["image"][~is_present_r]] = True
         texts = list(self._texts.of)
         found = Truth(
             folder=folder,
             build=manifest.name,
             build_sha256=hashlib.sha256(f"{manifest.recipe_sha256} {manifest.inputs_sha256}".encode()).hexdigest(),
             split=split,
-            keys=pa.array(list(self._images.of), pa.string()),
+            keys=keys,
             phrases=tuple(texts[at] for at in text_first.tolist()),
             sources=tuple(self._sources.of),
             is_saco_s=np.array([_is_saco(manifest, name) for name in self._sources.of], np.bool_),
             source_i=columns["source"][image_first],
             size_i2=np.stack([columns["height"][image_first], columns["width"][image_first]], axis=1),
+            closed_i=closed_i,
             image_n=pair_n // num_phrases,
             phrase_n=pair_n % num_phrases,
             present_n=_any_of(is_present_r, prompt_r, len(pair_n)),
@@ -236,6 +244,18 @@ class _Reading:
         )
         _require_one_answer(found)
         return found
+
+
+def _labelled_closed(folder: str, keys: pa.Array) -> _Bool:
+    """Whether what is absent from each picture [I] can be told from its labels."""
+    closed_i = np.zeros(len(keys), np.bool_)
+    uri = files.join(folder, "images.parquet")
+    for rows in iterate_table(uri, IMAGES, ["key", "exhaustive_over", "open_over"]):
+        for name in ("exhaustive_over", "open_over"):
+            has_names = pc.greater(pc.fill_null(pc.list_value_length(rows[name]), 0), 0)
+            image_r = _numbers_in(rows["key"].filter(has_names), keys)
+            closed_i[image_r[image_r >= 0]] = True
+    return closed_i
 
 
 def _is_saco(manifest: Manifest, source: str) -> bool:

@@ -67,7 +67,9 @@ def readings_of(answered: Answered) -> Readings:
         image_n=judged.image_n,
         rng=np.random.default_rng(0),
     )
-    presence = presence_metrics(said_n, judged.present_n, judged.image_n, rng=np.random.default_rng(0))
+    known = judged.for_presence()
+    known_said_n = known.presence_n >= THRESHOLD
+    presence = presence_metrics(known_said_n, known.present_n, known.image_n, rng=np.random.default_rng(0))
     told = {"miou": masks["miou"], "il_mcc": presence["il_mcc"], "il_fpr": presence["il_fpr"]}
     return as_readings(told)
 
@@ -80,12 +82,15 @@ def sizes_of(graphs: Mapping[Graph, bytes]) -> dict[str, int]:
 def peak_ram(folder: str) -> int | None:
     """Bytes that a fresh process needs at most to open the variant in `folder` and call it once, above its own.
 
-    None where this system does not tell, and for a bucket, whose files a session cannot open.
+    None where this system does not tell or takes too long, and for a bucket, whose files a session cannot open.
     """
     if not files.is_local(folder):
         return None
     command = [sys.executable, "-m", "student.peak_memory", folder]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_MEMORY_S)  # noqa: S603
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_MEMORY_S)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        return None
     said = done.stdout.strip()
     return int(said) if done.returncode == 0 and said.isdigit() else None
 

@@ -97,6 +97,7 @@ class Latencies(_Verdict, frozen=True, kw_only=True, tag=True):
     ms: float
     other_ms: float
     apart: list[Condition]
+    unstable: list[str]  # whose calls never became steady
 
 
 class Undefined(_Verdict, frozen=True, kw_only=True, tag=True):
@@ -109,7 +110,10 @@ class Undefined(_Verdict, frozen=True, kw_only=True, tag=True):
 
 
 class KnowsAbsence(_Verdict, frozen=True, kw_only=True, tag=True):
-    """Whether the run tells present from absent better than chance, whose MCC is 0; None where nobody can say."""
+    """Whether the run tells present from absent better than chance, whose MCC is 0.
+
+    `knows` is None where nobody can say: why there is no value, or an MCC above 0 without an interval.
+    """
 
     metric: str
     value: float | None
@@ -125,6 +129,7 @@ class BesideBlind(_Verdict, frozen=True, kw_only=True, tag=True):
 
     blind: str
     value: float
+    has_interval: bool  # of the run's MCC
     blind_value: float
 
 

@@ -96,11 +96,11 @@ def knows_absence(comparison: Comparison, place: int) -> Iterator[KnowsAbsence]:
     if not cells:
         return
     key, cell = next(((key, cell) for key, cell in cells if key in _MCC and cell.value is not None), cells[0])
-    knows = cell.value > 0 if cell.value is not None and key in _MCC else None
-    if knows is not None and cell.low is not None:
-        knows = cell.low > 0
-    if knows is None and cell.value is not None:
+    if cell.value is not None and key not in _MCC:
         return  # an F1 alone says nothing of chance
+    knows = None
+    if cell.value is not None and (cell.low is not None or cell.value <= 0):
+        knows = (cell.value if cell.low is None else cell.low) > 0
     yield KnowsAbsence(
         run=comparison.subjects[place].name,
         metric=key,
@@ -115,12 +115,14 @@ def knows_absence(comparison: Comparison, place: int) -> Iterator[KnowsAbsence]:
 
 def beside_blind(comparison: Comparison, place: int) -> Iterator[BesideBlind]:
     """The run's MCC beside the best that phrase or source alone reach."""
-    value = next((found for key in _MCC if (found := _value(comparison, key, place)) is not None), None)
+    cells = (comparison.cell(key, place) for key in _MCC)
+    mcc = next((cell for cell in cells if cell is not None and cell.value is not None), None)
     keys = ("blind_phrase_mcc", "blind_source_mcc")
     blind = {key: found for key in keys if (found := _value(comparison, key, place)) is not None}
-    if value is not None and blind:
-        best = max(blind, key=lambda key: blind[key])
-        yield BesideBlind(run=comparison.subjects[place].name, blind=best, value=value, blind_value=blind[best])
+    if mcc is not None and mcc.value is not None and blind:
+        best, name = max(blind, key=lambda key: blind[key]), comparison.subjects[place].name
+        has_interval = mcc.low is not None
+        yield BesideBlind(run=name, blind=best, value=mcc.value, has_interval=has_interval, blind_value=blind[best])
 
 
 def worst_kind(comparison: Comparison, place: int) -> Iterator[WorstKind]:
@@ -254,6 +256,7 @@ def latencies(comparison: Comparison, place: int) -> Iterator[Latencies]:
                 ms=subject.latency.ms,
                 other_ms=theirs.latency.ms,
                 apart=conditions_apart(subject.latency.conditions, theirs.latency.conditions),
+                unstable=[one.name for one in (subject, theirs) if one.latency and one.latency.stable is False],
             )
 
 

@@ -125,6 +125,7 @@ def test_a_run_predicts_val_and_test_into_its_folder_and_is_judged(build: Path, 
     assert main([str(run), str(build), "--json", "--quiet"]) == 0
     found = read_json(str(run / "evaluation" / "evaluation.json"), Evaluation)
     assert (found.name, found.start, found.latency) == ("first try", "resume", Latency(ms=12.5))
+    assert found.predictor_sha256 == Sky().digest()
     assert found.readings["il_fpr"].value == 1.0
     assert found.readings["prompt_sensitivity"].value == 0.0
     assert (found.fitted_on, found.counted["missing"]) == ("val", 0)
@@ -134,6 +135,14 @@ def test_a_run_predicts_val_and_test_into_its_folder_and_is_judged(build: Path, 
     images = read_table(str(run / "evaluation" / "images.parquet"), PREDICTED_IMAGES)
     assert set(images["key"].to_pylist()) == of_test
     assert all("-val" not in key for key in of_test)
+
+
+@pytest.mark.usefixtures("opens_sky")
+def test_a_colon_in_a_runs_name_does_not_make_it_sam_3(build: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "12:30")
+    assert main([str(run), str(build), "--json", "--quiet"]) == 0
+    found = read_json(str(run / "evaluation" / "evaluation.json"), Evaluation)
+    assert (found.name, found.start) == ("first try", "resume")
 
 
 @pytest.mark.usefixtures("opens_sky")

@@ -16,7 +16,6 @@ import torch
 from manifests.errors import ExportError
 from student import export, latency
 from student.calibration_set import calibration_set, require_both, split_pictures
-from student.conditions import differing_conditions
 from student.drops import METRICS, verdict_of
 from student.export_record import GRAPHS, Parity, read_export
 from student.latency import read_latency_of
@@ -27,6 +26,7 @@ from student.peak_memory import main as tell_memory
 from student.predict import open_predictor
 from student.readings import Latency, Quantisation, read_json
 from student.tokens import ask
+from student.verdicts import conditions_apart
 from tests.exports import TINY, tiny_student, write_run
 from tests.worlds import REPOSITORY, build_world, write_world
 
@@ -153,7 +153,7 @@ def test_bench_prints_the_record_of_the_latency_command(made: Made) -> None:
     )
     timed = msgspec.json.decode(done.stdout, type=Latency)
     ours = read_latency_of(str(made.out / "int8-int4"))
-    assert differing_conditions(timed.conditions, ours.conditions) == []
+    assert conditions_apart(timed.conditions, ours.conditions) == []
     assert timed.num_calls == ours.num_calls
     assert timed.first_ms is not None
     assert timed.p95_ms is not None
@@ -168,8 +168,8 @@ def test_latency_of_a_run_and_of_its_export_lie_beside_them_and_do_not_compare(
     assert latency.main([str(made.out / "fp32"), "--json"]) == 0
     torch.set_num_threads(threads)
     ours, exported = (read_json(str(folder / "latency.json"), Latency) for folder in (made.run, made.out / "fp32"))
-    (difference,) = differing_conditions(ours.conditions, exported.conditions)
-    assert difference.startswith("runtime torch ")
+    (difference,) = conditions_apart(ours.conditions, exported.conditions)
+    assert (difference.name, difference.ours[:6]) == ("runtime", "torch ")
     out = capsys.readouterr().out
     assert "ms (p95 " in out
     assert "the first call took" in out

@@ -1,6 +1,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -26,7 +28,7 @@ from tests.students import (
     write_config,
     write_teacher,
 )
-from tests.worlds import build_world, error_line, write_world
+from tests.worlds import REPOSITORY, build_world, error_line, write_world
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +131,10 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_and_does_steps_again_once
     assert losses_of(out) == [pytest.approx(line, abs=1e-6) for line in losses_of(tmp_path / "whole")]
 
 
-def test_sigterm_saves_and_says_how_to_go_on(build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("asks", "expected"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_stop_saves_and_says_how_to_go_on(
+    build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], asks: signal.Signals, expected: int
+) -> None:
     out = tmp_path / "run"
     history = out / "history.jsonl"
     done = threading.Event()
@@ -138,7 +143,7 @@ def test_sigterm_saves_and_says_how_to_go_on(build: Path, tmp_path: Path, capsys
         while not done.is_set() and not (history.exists() and history.read_bytes().count(b"\n") > 2):
             time.sleep(0.01)
         if not done.is_set():
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), asks)
 
     thread = threading.Thread(target=end)
     thread.start()
@@ -148,7 +153,7 @@ def test_sigterm_saves_and_says_how_to_go_on(build: Path, tmp_path: Path, capsys
     finally:
         done.set()
         thread.join()
-    assert code == 0
+    assert code == expected
     said = capsys.readouterr().err
     assert "resume with python -m student.train " in said
     assert said.strip().endswith("--resume")
@@ -157,6 +162,44 @@ def test_sigterm_saves_and_says_how_to_go_on(build: Path, tmp_path: Path, capsys
     assert not record.finished
     assert 3 <= record.steps < 90
     assert read_checkpoint(str(out / "last.safetensors")).state.step == record.steps
+
+
+@pytest.mark.parametrize(("asks", "expected"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_to_the_whole_group_saves_too(
+    build: Path, tmp_path: Path, asks: signal.Signals, expected: int
+) -> None:
+    out = tmp_path / "run"
+    config = write_config(tmp_path, tiny_config())
+    command = [sys.executable, "-W", "error", "-m", "student.train", str(build), "--out", str(out), "--config", config]
+    history = out / "history.jsonl"
+    with subprocess.Popen(
+        [*command, "--epochs", "900", "--workers", "1", "--device", "cpu", "--quiet"],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        while running.poll() is None and not (history.exists() and history.read_bytes().count(b"\n") > 2):
+            time.sleep(0.01)
+        os.killpg(running.pid, asks)
+        said = running.communicate(timeout=60)[1]
+    assert (running.returncode, said.count("\n")) == (expected, 1), said
+    assert "steps; resume with python -m student.train " in said
+    state = read_checkpoint(str(out / "last.safetensors")).state
+    assert state.step >= 2
+    assert not state.finished
+
+
+def test_ctrl_c_before_the_first_checkpoint_promises_no_resumption(
+    build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("student.preparing.prepare", cut)
+    assert main([str(build), "--out", str(tmp_path / "run"), "--quiet"]) == 130
+    assert capsys.readouterr().err == "stopped by the keyboard; there is no checkpoint yet; run the command again\n"
 
 
 def test_init_begins_with_another_runs_weights_and_says_so(
@@ -201,7 +244,9 @@ def test_resume_refuses_another_run(build: Path, boxes: Path, whole: Path, stopp
     assert "epochs is not what the run began with (found [2], began with [1])" in refusal(
         build, stopped, **{**resume, "epochs": (2,)}
     )
-    assert "positives_only is not" in refusal(build, stopped, **{**resume, "positives_only": True})
+    positives = refusal(build, stopped, **{**resume, "positives_only": True})
+    assert "positives_only is not" in positives
+    assert positives.endswith("Leave --positives-only out")
     teacher = str(whole.parent / "teacher.parquet")
     assert "had other teacher tables" in refusal(build, stopped, **{**resume, "teacher": (teacher,)})
     finished = refusal(build, whole, **{**resume, "teacher": (teacher,)})
@@ -255,6 +300,30 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
         assert f"split {missing} is empty" in refusal(folder, tmp_path / "run")
 
 
+def test_builds_with_one_split_each_train_together(tmp_path: Path) -> None:
+    learnt = make_build(tmp_path / "learnt", coloured_boxes("train", 8))
+    judged = make_build(tmp_path / "judged", coloured_boxes("val", 2))
+    for name, weights in (("plain", (None, None)), ("weighted", (1.0, 2.0))):
+        builds = dict(zip((str(learnt), str(judged)), weights, strict=True))
+        assert run_training(learnt, tmp_path / name, builds=builds, epochs=(1,)).finished
+
+
+def test_predictions_that_teach_nothing_are_warned_of(
+    boxes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tables.table_writer(str(tmp_path / "p.parquet"), tables.PREDICTIONS) as writer:
+        writer.add("photos-train_0", "red box", 0.75, None)
+    predictions = str(tmp_path / "p.parquet")
+    argv = [str(boxes), "--epochs", "1", "--workers", "0", "--quiet", "--teacher-predictions", predictions]
+    assert main([*argv, "--out", str(tmp_path / "run"), "--config", write_config(tmp_path, tiny_config())]) == 0
+    assert [text for text in caplog.messages if "losses.soft_presence and losses.soft_mask are both 0" in text]
+    losses = msgspec.structs.replace(tiny_config().losses, soft_presence=0.5)
+    assert not prepared(boxes, tmp_path / "a", predictions=predictions, config=tiny_config(losses=losses)).soft_unused
+    bare = [make_sample(f"photos-{split}", present("cat"), absent("dog"), split=split) for split in ("train", "val")]
+    build = make_build(tmp_path / "bare", bare)
+    assert not prepared(build, tmp_path / "b", predictions=predictions).soft_unused
+
+
 def test_a_phrase_longer_than_the_context_is_refused_before_the_first_step(tmp_path: Path) -> None:
     long = make_sample("photos-1", present("one " * 20 + "more", make_mask()), absent("cat"))
     folder = make_build(tmp_path / "build", [long, *coloured_boxes("val", 2)])
@@ -270,6 +339,7 @@ def test_masks_of_another_size_than_their_picture_are_refused(tmp_path: Path) ->
 
 def test_what_does_not_add_up_is_refused(build: Path, tmp_path: Path) -> None:
     assert "expected --teacher FEATURES" in refusal(build, tmp_path / "run", phases=(1,))
+    assert "teach in phase 1 alone" in refusal(build, tmp_path / "run", phases=(2,), teacher=("t.parquet",))
     assert "2 numbers of epochs for 1 phases" in refusal(build, tmp_path / "run", epochs=(1, 2))
     losses = msgspec.structs.replace(tiny_config().losses, presence=0, mask_bce=0, mask_dice=0)
     assert "so phase 2 has nothing to learn" in refusal(build, tmp_path / "run", config=tiny_config(losses=losses))

@@ -3,11 +3,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from student.history import read_history
 from student.run_record import read_run
-from tests.students import losses_of, run_training, tiny_config, vals_of, write_config, write_teacher
+from tests.factories import make_build
+from tests.students import coloured_boxes, losses_of, run_training, tiny_config, vals_of, write_config, write_teacher
 from tests.worlds import REPOSITORY, build_world, write_world
 
 
@@ -42,3 +44,12 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
     record = read_run(str(tmp_path / "two"))
     assert record is not None
     assert record.finished
+
+
+def test_a_phase_with_a_loss_of_weight_0_trains_together_too(tmp_path: Path) -> None:
+    folder = make_build(tmp_path / "build", [*coloured_boxes("train", 16), *coloured_boxes("val", 2)])
+    losses = msgspec.structs.replace(tiny_config().losses, mask_bce=0.0, mask_dice=0.0)
+    config = write_config(tmp_path, tiny_config(losses=losses))
+    done = train_together(folder, tmp_path / "run", "--config", config, "--epochs", "2", "--workers", "0")
+    assert done.returncode == 0, done.stderr
+    assert len(losses_of(tmp_path / "run")) == 4

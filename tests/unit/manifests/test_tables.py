@@ -8,7 +8,15 @@ import pytest
 
 from manifests import tables
 from manifests.errors import TableError
-from manifests.tables import VOCABULARIES, iterate_table, open_table, read_metadata, read_table, table_writer
+from manifests.tables import (
+    PREDICTIONS,
+    VOCABULARIES,
+    iterate_table,
+    open_table,
+    read_metadata,
+    read_table,
+    table_writer,
+)
 
 
 def write(path: Path, num: int, *, batch: int | None = None) -> str:
@@ -71,3 +79,33 @@ def test_a_newer_table_is_called_newer(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([{"vocabulary": "a", "phrase": "b"}], schema=schema), tmp_path / "new")
     with pytest.raises(TableError, match="table schema 99 is newer than 1"):
         read_table(str(tmp_path / "new"), VOCABULARIES)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("mask", pa.array(["S3o0a0"]), "column mask of the predictions table: expected struct<.*>, found string: "),
+        ("presence", pa.array(["high"]), "column presence of the predictions table: expected float, found string: "),
+        ("key", pa.array([[1]]), "column key of the predictions table: expected string, found list<.*>: "),
+    ],
+)
+def test_a_column_of_a_type_that_cannot_be_turned_is_refused_by_name(
+    tmp_path: Path, column: str, values: pa.Array, said: str
+) -> None:
+    rows = pa.table({"key": ["a"], "phrase": ["dog"], "presence": [0.5], "mask": pa.array([None], PREDICTIONS[3].type)})
+    pq.write_table(rows.set_column(PREDICTIONS.names.index(column), column, values), tmp_path / "a")
+    with pytest.raises(TableError, match=said):
+        next(iterate_table(str(tmp_path / "a"), PREDICTIONS))
+
+
+def test_columns_that_fit_come_in_the_schemas_types(tmp_path: Path) -> None:
+    mask = pa.array(
+        [{"size": [2, 3], "counts": b"6"}], pa.struct([("size", pa.list_(pa.int64())), ("counts", pa.binary())])
+    )
+    rows = pa.table({"mask": mask, "presence": [True], "phrase": pa.array(["dog"]).dictionary_encode(), "key": ["a"]})
+    pq.write_table(rows, tmp_path / "a")
+    [found] = iterate_table(str(tmp_path / "a"), PREDICTIONS)
+    assert found.schema == PREDICTIONS
+    assert found.to_pylist() == [
+        {"key": "a", "phrase": "dog", "presence": 1.0, "mask": {"size": [2, 3], "counts": "6"}}
+    ]

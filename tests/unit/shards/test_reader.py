@@ -3,7 +3,10 @@
 import dataclasses
 import gc
 import itertools
+import multiprocessing
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -524,6 +527,18 @@ def test_each_pass_over_a_loader_starts_where_it_was_opened(build: Path) -> None
     loader = open_loader(build, batch_size=3, size=8)
     first = keys(list(itertools.islice(loader, 2)))
     assert keys(list(itertools.islice(loader, 2))) == first
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_workers_read_on_after_a_signal_to_the_whole_group(tmp_path: Path, sent: signal.Signals) -> None:
+    build = make_build(tmp_path / "build", many(12))
+    options = LoaderOptions(prefetch_batches=1)
+    batches = iter(open_loader(build, batch_size=1, size=SIZE, num_samples=12, num_workers=1, options=options))
+    positions = [next(batches).position]
+    for worker in multiprocessing.active_children():
+        assert worker.pid is not None
+        os.kill(worker.pid, sent)
+    assert positions + [batch.position for batch in batches] == list(range(1, 13))
 
 
 def test_nothing_else_in_shards_imports_torch() -> None:

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from manifests import tables
@@ -107,6 +109,11 @@ def test_an_empty_mask_and_none_are_no_fault(build: Path, tmp_path: Path) -> Non
     assert found.has_masks
 
 
+def test_masks_that_are_all_empty_texts_or_null_are_none(build: Path, tmp_path: Path) -> None:
+    empty: Change = lambda rows: [replace(rows[0], mask=None), *(replace(row, no_mask=True) for row in rows[1:])]  # noqa: E731
+    assert not answers_of(build, tmp_path, empty).has_masks
+
+
 def test_a_table_without_any_mask_gives_none(build: Path, tmp_path: Path) -> None:
     assert not answers_of(build, tmp_path, lambda rows: [replace(row, no_mask=True) for row in rows]).has_masks
 
@@ -163,3 +170,20 @@ def test_predicted_masks_are_those_of_the_wanted_prompts(build: Path, tmp_path: 
     truth = read_truth(str(build), "test")
     found = answers_of(build, tmp_path, lambda rows: rows[::-1])
     assert dict(predicted_masks(truth, found.uri, truth.image_n == 1)) == {3: make_mask()}
+
+
+def test_predicted_masks_are_read_of_row_groups_alone_that_hold_wanted_prompts(
+    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "ROW_GROUP", 3)
+    truth = read_truth(str(build), "test")
+    found = answers_of(build, tmp_path, lambda rows: rows)
+    read, with_masks = pq.ParquetFile.read_row_group, []
+
+    def spy(table: pq.ParquetFile, index: int, columns: list[str]) -> pa.Table:
+        with_masks.extend([index] if "mask" in columns else [])
+        return read(table, index, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
+    assert dict(predicted_masks(truth, found.uri, truth.image_n == 1)) == {3: make_mask()}
+    assert with_masks == [1]

@@ -103,3 +103,16 @@ def test_brightness_keeps_to_what_a_byte_holds_and_black_bars_stay_black() -> No
     images = torch.tensor([0, 100, 250], dtype=torch.uint8).reshape(1, 3, 1, 1).expand(1, 3, 64, 64)
     changed = change_images(images, [WHOLE._replace(brightness=1.2)], mask_side=SIDE)
     assert changed[0, :, 0, 0].tolist() == [0, 120, 255]
+
+
+def test_brightness_rounds_to_the_nearest_byte() -> None:
+    images = torch.tensor([5, 9, 101], dtype=torch.uint8).reshape(1, 3, 1, 1).expand(1, 3, 64, 64)
+    changed = change_images(images, [WHOLE._replace(brightness=0.9)], mask_side=SIDE)
+    assert changed[0, :, 0, 0].tolist() == [4, 8, 91]  # 4.5 to the even one, 8.1, 90.9
+
+
+@pytest.mark.parametrize("phrase", ["cat on the left", "Right-hand drawer", "leftmost car"])
+def test_what_is_left_or_right_of_something_is_never_mirrored(phrase: str) -> None:
+    always = AugmentConfig(flip=1.0)
+    assert draw_changes(replace(make_batch(), phrases=[["bright copyright", "dog"]]), always, seed=0)[0].flip
+    assert not draw_changes(replace(make_batch(), phrases=[["dog", phrase]]), always, seed=0)[0].flip

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from manifests.errors import CheckpointError
+from manifests.errors import CheckpointError, RecipeError
 from student.checkpoint import MODEL, CheckpointState, load_student, read_checkpoint, write_checkpoint
 from student.initial import describe_init, init_from
 from student.model import Student
@@ -74,6 +74,11 @@ def _old_pickled(path: Path) -> None:
     path.write_bytes(found.getvalue())
 
 
+def _deep() -> bytes:
+    header = b'{"a":' + b"[" * 200_000
+    return len(header).to_bytes(8, "little") + header
+
+
 def _newer(path: Path) -> None:
     encoded = msgspec.json.encode({**msgspec.to_builtins(STATE), "schema": 2, "what": "else"}).decode()
     path.write_bytes(save({"model.a": torch.zeros(2)}, metadata={"absentia": encoded}))
@@ -89,6 +94,7 @@ def _newer(path: Path) -> None:
         (lambda path: path.write_bytes(b""), "is no safetensors file"),
         (lambda path: path.write_bytes(b"hello, here is some text"), "is no safetensors file"),
         (lambda path: path.write_bytes(b"\x08" + bytes(7) + b"{notjson"), "its header is no JSON"),
+        (lambda path: path.write_bytes(_deep()), "its header is no JSON"),
         (lambda path: path.write_bytes(save({"a": torch.zeros(2)})), "of another program"),
         (lambda path: path.write_bytes(save({"a": torch.zeros(2)}, metadata={"absentia": "{}"})), "cannot be read"),
         (_newer, "schema 2 is newer than 1; upgrade absentia"),
@@ -104,6 +110,18 @@ def test_what_is_no_checkpoint_of_ours_is_refused(
         read_checkpoint(str(path))
     assert str(caught.value).startswith(f"{path}: ")
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["hf-hub:someone/model", "local-dir:folder", "someone/model"])
+def test_an_image_encoder_from_a_hub_is_refused_before_it_is_fetched(
+    student: Student, tmp_path: Path, name: str
+) -> None:
+    model = msgspec.structs.replace(TINY, image_encoder=name)
+    written(student, tmp_path, msgspec.structs.replace(STATE, config=tiny_config(model=model)))
+    with pytest.raises(CheckpointError, match="names a hub or a folder; expected a model that timm itself has"):
+        load_student(str(tmp_path))
+    with pytest.raises(RecipeError, match="names a hub or a folder"):
+        Student(model)
 
 
 def test_a_folder_in_a_checkpoints_place_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -7,14 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from student.drops import counts_of, drop_of, num_flipped, verdict_of, verdict_of_drop
+from student.drops import Counts, counts_of, drop_of, num_flipped, verdict_of, verdict_of_drop
 from student.judged import Judged
 from student.overlaps import Overlaps
 from student.truth import KINDS
 
 
 def make_judged(
-    *, presence: list[float], present: list[bool], image: list[int], iou: list[float] | None = None
+    *,
+    presence: list[float],
+    present: list[bool],
+    image: list[int],
+    iou: list[float] | None = None,
+    closed: list[bool] | None = None,
 ) -> Judged:
     """Prompts whose masks have 1000 pixels, and overlap by `iou`."""
     num = len(presence)
@@ -31,6 +37,7 @@ def make_judged(
         phrase_n=zeros,
         kinds_nk=np.zeros((num, len(KINDS)), np.bool_),
         is_saco_n=np.zeros(num, np.bool_),
+        closed_n=np.ones(num, np.bool_) if closed is None else np.array(closed, np.bool_),
         overlaps=Overlaps(
             intersection_n=hit_n,
             predicted_n=hit_n,
@@ -138,6 +145,29 @@ def _naive_drops(base: Judged, found: Judged, rng: np.random.Generator) -> NDArr
         before, after = _naive_mcc(base.take(rows)), _naive_mcc(found.take(rows))
         drops.append((before - after) / before)
     return np.array(drops)
+
+
+def test_presence_is_counted_where_labels_tell_what_is_absent_and_masks_everywhere() -> None:
+    judged = make_judged(
+        presence=[0.9, 0.1, 0.1],
+        present=[True, False, True],
+        image=[0, 0, 1],
+        iou=[1, 0, 0.5],
+        closed=[True, True, False],
+    )
+    counts = counts_of(judged, 2)
+    assert (counts.value("il_mcc"), counts.value("miou")) == (1.0, 0.75)
+
+
+def test_draws_over_many_pictures_need_bounded_memory() -> None:
+    counts_ic = np.random.default_rng(3).random((20_000, 6))
+    tracemalloc.start()
+    try:
+        assert drop_of("miou", "fp32", Counts(counts_ic=counts_ic), Counts(counts_ic=counts_ic), 0.02) is not None
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 << 20  # the weights of all draws at once are 160 MB
 
 
 def test_there_is_no_relative_drop_from_nothing_or_without_data() -> None:

@@ -4,15 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from manifests.errors import ManifestError, TableError
 from manifests.recipe import SacoSource
 from manifests.sample import MaskState, NegativeKind
-from manifests.tables import IMAGE_SUMS, LABELS, SAMPLES, read_table, write_table
+from manifests.tables import IMAGE_SUMS, IMAGES, LABELS, PREDICTIONS, SAMPLES, read_table, write_table
 from shards.masks import mask_to_array
 from student import judged as judged_module
 from student.answers import read_answers
+from student.drops import counts_of
 from student.evaluation import Asked, Evaluated, evaluate
 from student.image_sums import write_image_sums
 from student.judged import judge
@@ -23,6 +25,7 @@ from tests.predictions import Said, oracle, write_predictions
 from tests.worlds import build_world, write_world
 
 NUM_DRAWS = 40
+UNDEFINED_WITHOUT_PRESENCE = "no present prompt was evaluated"
 UNDEFINED_WITHOUT_ABSENCE = "no absent prompt was evaluated"
 
 
@@ -128,8 +131,9 @@ def test_the_labels_of_test_do_not_move_what_was_fitted_on_val(
     build: Path, tmp_path: Path, guesses: list[Said]
 ) -> None:
     predictions = write_predictions(tmp_path / "guesses.parquet", guesses)
-    before = evaluated(build, predictions).evaluation
     turned = shutil.copytree(build, tmp_path / "turned", ignore=shutil.ignore_patterns("shards", "work"))
+    label_exhaustively(turned)
+    before = evaluated(turned, predictions).evaluation
     turn_labels(turned, "test")
     after = evaluated(turned, predictions).evaluation
     assert before.threshold is not None
@@ -137,6 +141,13 @@ def test_the_labels_of_test_do_not_move_what_was_fitted_on_val(
     assert after.readings["il_mcc"].value == pytest.approx(-(before.readings["il_mcc"].value or 0))
     turn_labels(turned, "val")
     assert evaluated(turned, predictions).evaluation.temperature != before.temperature
+
+
+def label_exhaustively(build: Path) -> None:
+    """Every picture, so that none is left out of presence whatever is asked of it."""
+    uri = str(build / "images.parquet")
+    rows = read_table(uri, IMAGES).to_pylist()
+    write_table(uri, pa.Table.from_pylist([row | {"exhaustive_over": ["coco"]} for row in rows], IMAGES), IMAGES)
 
 
 def turn_labels(build: Path, split: str) -> None:
@@ -245,6 +256,86 @@ def test_predictions_without_masks_leave_masks_undefined(build: Path, tmp_path: 
         assert found.readings[key].undefined == "the predictions hold no masks"
     assert found.readings["il_mcc"].value is not None
     assert found.readings["miou_everything"].value is not None
+
+
+def test_masks_that_are_all_empty_are_none(build: Path, tmp_path: Path, guesses: list[Said]) -> None:
+    """What the documentation says a model without masks writes; half of the rows have null."""
+    rows = [replace(row, mask=None, no_mask=at % 2 == 0) for at, row in enumerate(guesses)]
+    found = evaluation_of(build, tmp_path / "said.parquet", rows)
+    for key in ("miou", "giou", "ciou"):
+        assert found.readings[key].undefined == "the predictions hold no masks"
+    assert found.readings["n_acc"].value is not None
+
+
+def closed_and_open() -> list[Made]:
+    """In each split a picture that was asked an absence, and one of whose absences nothing is known."""
+    return [
+        made
+        for split in ("val", "test")
+        for made in (
+            make_sample(f"photos-{split}0", present("cat", make_mask()), absent("dog"), split=split),
+            make_sample(f"photos-{split}1", present("cat", make_mask()), present("dog", make_mask()), split=split),
+        )
+    ]
+
+
+def test_pictures_without_exhaustive_labels_are_left_out_of_presence(tmp_path: Path) -> None:
+    build = make_build(tmp_path / "build", closed_and_open())
+    rows = [
+        replace(row, presence=0.05) if row.key.endswith("1") else row for row in [*oracle(build), *oracle(build, "val")]
+    ]
+    found = evaluated(build, write_predictions(tmp_path / "said.parquet", rows))
+    readings = found.evaluation.readings
+    perfect = ("presence_f1", "presence_recall", "il_mcc", "il_mcc_at_val", "giou", "ciou", "t_acc", "presence_auc")
+    assert {key: (readings[key].value, readings[key].num) for key in perfect} == dict.fromkeys(perfect, (1.0, 2)) | {
+        "t_acc": (1.0, 1)
+    }
+    assert (readings["miou"].num, readings["ece"].num, readings["blind_phrase_auc"].num) == (3, 2, 2)
+    assert sum(one.num for one in found.evaluation.reliability) == 2
+    assert found.evaluation.by_phrase["dog"]["presence_f1"].undefined == UNDEFINED_WITHOUT_PRESENCE
+    assert found.evaluation.notes[0] == (
+        "1 of 2 pictures have no exhaustive labels and no known absence: masks are judged there, presence is not"
+    )
+    uri = str(tmp_path / "sums.parquet")
+    write_image_sums(uri, found.judged, found.truth.keys, has_masks=True)
+    keys = {(row["metric"], row["key"]) for row in read_table(uri, IMAGE_SUMS).to_pylist()}
+    assert {key for metric, key in keys if metric == "miou"} == {"photos-test0", "photos-test1"}
+    assert {key for metric, key in keys if metric != "miou"} == {"photos-test0"}
+    counts = counts_of(found.judged, 2)
+    assert (counts.value("il_mcc"), counts.counts_ic[:, 1].tolist()) == (1.0, [1, 2])
+
+
+def test_exhaustive_labels_bring_a_picture_into_presence(tmp_path: Path) -> None:
+    build = make_build(tmp_path / "build", closed_and_open())
+    label_exhaustively(build)
+    found = evaluation_of(build, tmp_path / "said.parquet", oracle(build))
+    assert found.readings["presence_f1"].num == found.readings["ece"].num == 4
+    assert not any("exhaustive" in note for note in found.notes)
+
+
+def test_where_every_picture_is_left_out_presence_is_undefined(tmp_path: Path) -> None:
+    build = make_build(tmp_path / "build", [made for made in closed_and_open() if made.image_key.endswith("1")])
+    found = evaluation_of(build, tmp_path / "said.parquet", [*oracle(build), *oracle(build, "val")])
+    for key in ("presence_recall", "t_acc", "n_acc", "giou", "ciou", "ece", "blind_source_auc", "presence_auc"):
+        assert found.readings[key].undefined == UNDEFINED_WITHOUT_ABSENCE
+    assert (found.readings["miou"].value, found.fitted_on) == (1.0, UNDEFINED_WITHOUT_ABSENCE)
+
+
+@pytest.mark.parametrize("presence_type", [pa.float64(), pa.int64(), pa.bool_(), pa.string()])
+def test_a_table_with_other_types_and_the_bytes_of_pycocotools_is_judged_alike(
+    build: Path, tmp_path: Path, presence_type: pa.DataType
+) -> None:
+    rows = [replace(row, presence=float(row.present)) for row in [*oracle(build), *oracle(build, "val")]]
+    uri = write_predictions(tmp_path / "said.parquet", rows)
+    columns = read_table(uri, PREDICTIONS)
+    mask = columns["mask"].cast(pa.struct([("size", pa.list_(pa.int64())), ("counts", pa.binary())]))
+    presence = columns["presence"].cast(presence_type)
+    expected = evaluated(build, uri).evaluation.readings
+    other = columns.set_column(3, "mask", mask).set_column(2, "presence", presence)
+    pq.write_table(other, uri, row_group_size=7)
+    found = evaluated(build, uri).evaluation
+    assert found.readings == expected
+    assert found.readings["miou"].value == 1.0
 
 
 def test_without_mask_probabilities_prompt_sensitivity_is_undefined(

@@ -15,6 +15,7 @@ from student.export_record import (
     write_export,
     write_variant,
 )
+from student.exporting import remove_export
 from tests.exports import fake_graphs, make_record
 
 
@@ -89,3 +90,25 @@ def test_records_say_of_which_checkpoint_they_are(tmp_path: Path) -> None:
     assert written.student_sha256 == "0" * 64
     assert set(written.sha256) == {"image", "text", "decoder"}
     assert msgspec.json.decode((tmp_path / "fp32" / VARIANT_NAME).read_bytes(), type=type(written)) == written
+
+
+@pytest.mark.parametrize("chosen", ["../other", "/fp32", "a/b", "..", "", "c:fp32", "a\\b"])
+def test_what_is_chosen_is_a_plain_name(tmp_path: Path, chosen: str) -> None:
+    write_export(str(tmp_path), ExportRecord(variants=[chosen], chosen=chosen))
+
+    with pytest.raises(ExportError, match=r"export\.json: chose .*; expected the plain name of a folder beside it"):
+        variant_folder(str(tmp_path))
+
+
+def test_an_earlier_export_is_removed_and_what_is_none_of_it_stays(tmp_path: Path) -> None:
+    out = write_two(tmp_path)
+    (out / "quantisation.json").write_text("{}")
+    (out / "work").mkdir()
+    kept = [out / "work" / "answers.parquet", out / "notes.txt", out / "fp16" / "notes.txt"]
+    for path in kept:
+        path.write_text("")
+
+    remove_export(str(out))
+    remove_export(str(out / "absent"))
+
+    assert sorted(path for path in out.rglob("*") if path.is_file()) == sorted(kept)

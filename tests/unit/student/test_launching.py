@@ -60,3 +60,26 @@ def test_sigterm_reaches_all_of_them(tmp_path: Path) -> None:
     thread.start()
     assert launch([*script(code), str(tmp_path)], 2) == 0
     thread.join()
+
+
+def test_a_word_error_within_a_line_ends_nobody(capfd: pytest.CaptureFixture[str]) -> None:
+    code = "rank and sys.stderr.write('a warning of an error: none\\n')\nsys.stderr.flush()\ntime.sleep(0.6)"
+    assert launch(script(code), 2, grace_s=0.1) == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_the_first_ctrl_c_lets_them_end_well(tmp_path: Path) -> None:
+    code = (
+        "import signal\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(3 if rank == 0 else 0))\n"
+        "open(sys.argv[1] + '/' + str(rank), 'w').close()\ntime.sleep(60)"
+    )
+
+    def end() -> None:
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    assert launch([*script(code), str(tmp_path)], 2) == 130
+    thread.join()

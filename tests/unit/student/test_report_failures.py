@@ -38,9 +38,19 @@ def test_a_predicted_mask_is_painted_and_a_true_one_outlined(tmp_path: Path) -> 
     assert miss[25, 35, 1] < miss[16, 35, 1]  # the inside is left as it is, its edge is green
 
 
-@pytest.mark.parametrize("text", ["<html></html>", '<script type="application/json" id="index">{"schema": 9}</script>'])
+@pytest.mark.parametrize(
+    "text", ["<html></html>", '<script type="application/json" id="index">{"schema": 9}</script>', "\xff"]
+)
 def test_another_page_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "failures.html").write_text(text)
+    (tmp_path / "failures.html").write_bytes(text.encode("latin-1"))
 
     with pytest.raises(TableError, match=r"failures\.html: expected a page of failures, found .*; evaluate again"):
+        read_failures(str(tmp_path / "failures.html"))
+
+
+def test_a_picture_that_is_far_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_failures_of(tmp_path / "failures.html", ["cat", "owl"])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # a bomb is twice as much, and a thumbnail 80 x 60
+
+    with pytest.raises(TableError, match="DecompressionBombError"):
         read_failures(str(tmp_path / "failures.html"))

@@ -1,9 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from manifests import tables
 from manifests.errors import ManifestError
 from manifests.sample import MaskState, NegativeKind
 from manifests.tables import SAMPLES, read_table, write_table
@@ -83,6 +86,43 @@ def test_the_true_masks_of_wanted_prompts_are_those_of_the_labels(tmp_path: Path
     assert set(found) == {("photos-1", "cat"), ("photos-2", "cat")}
     assert np.array_equal(mask_to_array(found["photos-2", "cat"]), mask_to_array(LEFT) | mask_to_array(RIGHT))
     assert np.array_equal(mask_to_array(found["photos-1", "cat"]), mask_to_array(RIGHT))
+
+
+def test_a_picture_is_closed_by_its_labels_or_by_a_known_absence(tmp_path: Path) -> None:
+    samples = [
+        make_sample("photos-0", present("cat", LEFT), split="test"),
+        make_sample("photos-1", present("cat", LEFT), absent("dog"), split="test"),
+        replace(make_sample("photos-2", present("cat", LEFT), split="test"), exhaustive_over=("photos",)),
+        replace(make_sample("photos-3", present("cat", LEFT), split="test"), open_over=("photos",)),
+        make_sample("blank-4", absent("dog", NegativeKind.BLANK), split="test"),
+    ]
+    truth = make_truth(tmp_path, *samples)
+    assert dict(zip(truth.keys.to_pylist(), truth.closed_i.tolist(), strict=True)) == {
+        "photos-0": False,
+        "photos-1": True,
+        "photos-2": True,
+        "photos-3": True,
+        "blank-4": True,
+    }
+
+
+def test_masks_are_read_of_row_groups_alone_that_hold_wanted_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "ROW_GROUP", 2)
+    samples = [make_sample(f"photos-{n}", present("cat", LEFT), present("dog", RIGHT), split="test") for n in range(4)]
+    truth = make_truth(tmp_path, *samples)
+    read, asked_for = pq.ParquetFile.read_row_group, []
+
+    def spy(found: pq.ParquetFile, index: int, columns: list[str]) -> pa.Table:
+        asked_for.append((index, "masks" in columns))
+        return read(found, index, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
+    wanted_n = np.array([truth.key(at) == "photos-2" for at in range(len(truth))])
+    assert [truth.key(at) for at, _ in true_masks(truth, wanted_n)] == ["photos-2"] * 2
+    assert [index for index, has_masks in asked_for if has_masks] == [2]
+    assert [index for index, has_masks in asked_for if not has_masks] == [0, 1, 2, 3]
 
 
 def test_phrases_are_equal_if_their_casefolded_texts_are(tmp_path: Path) -> None:

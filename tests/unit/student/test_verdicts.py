@@ -9,10 +9,12 @@ import msgspec
 import pytest
 
 from student.comparison import Cell, Comparison, How, Why, compare, difference, share_of
-from student.conditions import differing_conditions
 from student.metric_kinds import metric_kind
 from student.readings import Conditions, Latency, Reading
+from student.report_sentences import Tone, say
 from student.report_sources import Gathered, gather
+from student.report_tables import latency_table
+from student.report_words import Words
 from student.verdict_types import (
     BesideBlind,
     BesideEverything,
@@ -158,16 +160,16 @@ def test_a_lower_error_is_better(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("reading", "knows"),
-    [(span(0.5, 0.4, 0.6), True), (span(0.05, -0.01, 0.1), False), (0.3, True), (-0.1, False), (0.0, False)],
+    [(span(0.5, 0.4, 0.6), True), (span(0.05, -0.01, 0.1), False), (0.3, None), (-0.1, False), (0.0, False)],
 )
-def test_knowing_absence_is_an_mcc_above_chance(tmp_path: Path, reading: object, knows: bool) -> None:
+def test_knowing_absence_is_an_mcc_above_chance(tmp_path: Path, reading: object, knows: bool | None) -> None:
     [found] = of_type(told(tmp_path, run_of(il_mcc=reading)), KnowsAbsence)
 
     assert found.knows == knows
 
 
 def test_the_threshold_of_val_decides_what_is_known(tmp_path: Path) -> None:
-    [found] = of_type(told(tmp_path, run_of(il_mcc=0.0, il_mcc_at_val=0.4)), KnowsAbsence)
+    [found] = of_type(told(tmp_path, run_of(il_mcc=0.0, il_mcc_at_val=span(0.4, 0.3, 0.5))), KnowsAbsence)
 
     assert (found.metric, found.knows) == ("il_mcc_at_val", True)
 
@@ -253,14 +255,70 @@ def test_latencies_compare_under_equal_conditions_alone(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "change", [{}, {"load": 2.0}, {"threads": 1}, {"runtime": ""}, {"batch": 0, "precision": "int8"}]
-)
-def test_the_report_and_the_latency_command_agree_on_what_compares(change: dict[str, Any]) -> None:
-    other = msgspec.structs.replace(NOTED, **change)
+def test_latencies_differ_in_every_condition_but_the_load_and_in_what_neither_noted() -> None:
+    names = [name for name in Conditions.__struct_fields__ if name != "load"]
+    changed = {name: 9 if isinstance(getattr(NOTED, name), int) else "other" for name in names}
 
-    assert len(conditions_apart(NOTED, other)) == len(differing_conditions(NOTED, other))
-    assert len(conditions_apart(Conditions(), other)) == len(differing_conditions(Conditions(), other)) == 7
+    assert conditions_apart(NOTED, msgspec.structs.replace(NOTED, load=7.5)) == []
+    assert [one.name for one in conditions_apart(NOTED, msgspec.structs.replace(NOTED, **changed))] == names
+    assert [one.name for one in conditions_apart(Conditions(), Conditions())] == names
+
+
+def test_a_latency_that_never_became_steady_does_not_compare(tmp_path: Path) -> None:
+    noted = {"conditions": msgspec.to_builtins(NOTED)}
+    base = base_of() | {"latency": {"ms": 30.0, "stable": False} | noted}
+
+    comparison = told(tmp_path, base, run_of() | {"latency": {"ms": 10.0, "stable": True} | noted})
+
+    [found] = of_type(comparison, Latencies)
+    assert (found.apart, found.unstable) == ([], ["base"])
+    assert say(found, "base", Words("en")).text.endswith("**not comparable**: the calls of base never became steady.")
+    assert "30.0 ms (never steady)" in latency_table(comparison, Words("en")).rows[0]
+
+
+@pytest.mark.parametrize(("ms", "tone"), [(30.0, Tone.PLAIN), (30.5, Tone.PLAIN), (15.0, Tone.GOOD), (60.0, Tone.BAD)])
+def test_as_fast_as_the_other_is_neither_good_nor_bad(ms: float, tone: Tone) -> None:
+    found = Latencies(run="student", other="base", ms=ms, other_ms=30.0, apart=[], unstable=[])
+
+    assert say(found, "base", Words("en")).tone is tone
+
+
+@pytest.mark.parametrize(("mcc", "tone"), [(0.5, Tone.CARE), (span(0.5, 0.4, 0.6), Tone.GOOD), (0.1, Tone.BAD)])
+def test_a_bare_mcc_above_chance_or_blindness_is_told_with_care(tmp_path: Path, mcc: object, tone: Tone) -> None:
+    comparison = told(tmp_path, run_of(il_mcc=mcc, blind_phrase_mcc=0.3))
+
+    [blind] = of_type(comparison, BesideBlind)
+
+    said = say(blind, "", Words("en"))
+    assert (said.tone, "without intervals" in said.text) == (tone, isinstance(mcc, float))
+
+
+def test_a_bare_mcc_above_chance_has_no_interval(tmp_path: Path) -> None:
+    [found] = of_type(told(tmp_path, run_of(il_mcc=0.5)), KnowsAbsence)
+
+    said = say(found, "", Words("en"))
+
+    assert said.tone is Tone.CARE
+    assert said.text.endswith("IL_MCC 0.5000 is above 0, which guessing gives, but has no interval.")
+
+
+@pytest.mark.parametrize(
+    ("num_present", "num_absent", "defined"),
+    [
+        (0, 9, {"giou", "ciou", "n_acc"}),
+        (9, 0, {"giou", "ciou", "miou"}),
+        (9, 9, {"giou", "ciou", "miou", "n_acc", "ece", "brier"}),
+    ],
+)
+def test_a_metric_needs_the_classes_that_its_definition_counts(
+    tmp_path: Path, num_present: int, num_absent: int, defined: set[str]
+) -> None:
+    counts = {"num_present": num_present, "num_absent": num_absent}
+    read = dict.fromkeys(("miou", "giou", "ciou", "n_acc", "ece", "brier"), 0.2)
+
+    comparison = told(tmp_path, run_of(**read) | counts)
+
+    assert {row.key for row in comparison.rows if row.cells[0].value is not None} == defined
 
 
 def test_how_a_run_began_and_that_it_saw_one_class_is_told(tmp_path: Path) -> None:
