@@ -8,6 +8,7 @@ exhaustive over the phrases, so that absence is known. The same arguments give t
 number of workers. Everything is written beside DIR and renamed in one step: a folder that exists is complete.
 
     DIR/demo.toml                                  a recipe over all of it
+    DIR/student.toml                               a training config for it
     DIR/<split>/sa1b/sa_000000.tar                 sa_<id>.jpg, sa_<id>.json
     DIR/<split>/sa1b/phrases.parquet               image_id, annotation_id, phrase, score
     DIR/<split>/coco/images/<12 digits>.jpg
@@ -148,6 +149,7 @@ def write_world(out: Path, *, num_images: int = 2400, seed: int = 7, num_workers
             num_pictures = sum(job.split == split for job in jobs)
             write_split(partial / split, (next(results) for _ in range(num_pictures)), presences[split])
     (partial / "demo.toml").write_text(_recipe(), encoding="utf-8")
+    shutil.copyfile(Path(__file__).with_name("demo_student.toml"), partial / "student.toml")
     marker = Marker(
         asked=asked,
         pictures={split: sum(job.split == split for job in jobs) for split in SPLITS},
