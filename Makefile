@@ -57,7 +57,7 @@ demo/%.trained: demo/build/manifest.json examples/demo_student.toml
 	$$(test ! -e demo/$*/last.safetensors || echo --resume)
 	@touch $@
 
-TRAIN_student := --epochs 8
+TRAIN_student := --epochs 11
 TRAIN_positives := --epochs 3 --positives-only
 .PRECIOUS: demo/%.trained demo/%.judged
 
