@@ -34,12 +34,12 @@ from benchmarks.yardsticks import co_occurrence, paths_of, percentiles, probe, s
 from manifests.recipe import DEFAULT_RATE, Mine
 from manifests.sample import NegativeKind
 from manifests.stage import progress_bar
+from miners.composing import score_guard
 from miners.confusable import confusable_relation, find_confusable
 from miners.context import can_vote
 from miners.embed import Embedded, embed_inventory, embed_phrases
 from miners.encoders import choose_encoder
 from miners.false_negatives import Trial, choose_margin, hide_presences, margins_of, taken_at
-from miners.hard_negatives import score_guard
 from miners.judging import Knowledge
 from miners.meaning import related
 from miners.mining import survey, try_kind

@@ -85,8 +85,8 @@ def mine_train(
     progress: Progress,
 ) -> str:
     """The negatives table of the train split, mined where it was not."""
+    from miners.composing import mine, vocabulary_of
     from miners.ground import choose, prepare_ground  # these import torch and faiss, which no other build needs
-    from miners.hard_negatives import mine, vocabulary_of
     from miners.mined_table import rejects_uri, write_mined
 
     chosen = choose(settings)

@@ -6,268 +6,61 @@ Everything is decided by files: embeddings are kept in the work folder and used 
 same table. What the guards took stands beside it, in `<out stem>.rejects.parquet`.
 """
 
-# N pictures of the pool, V phrases, C crops or rows
-
 import argparse
-import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.progress import Progress
 
 from manifests import files
-from manifests.errors import BuildError, Reason, TableError
-from manifests.recipe import DEFAULT_RATE, SPLITS, Mine
-from manifests.sample import NegativeKind
+from manifests.errors import BuildError
+from manifests.recipe import SPLITS, Mine
 from manifests.stage import Inline, log_to_stderr, progress_bar, run_command
-from miners.auditing import audit_pool
-from miners.candidates import Candidates, Searcher, false_alarms
-from miners.context import can_vote
-from miners.false_negatives import Audit
-from miners.ground import Ground, choose, prepare_ground
-from miners.judging import GUARDS, LOOSEN, ScoreGuard, Space
-from miners.mined_table import MinedTable, write_mined
-from miners.mining import KindMined, mine_kind, survey
+from miners.composing import mine, vocabulary_of
+from miners.ground import choose, prepare_ground
+from miners.mined_table import write_mined
 from miners.options import add_mine_options, mine_settings
-from miners.outside import Said
-from miners.overlap import covered_share
-from miners.pool import Pool, gather_pool
-from miners.proposing import open_searcher, propose, require_enough, wanted_of
-from miners.record import KindRecord, MiningRecord, encode_record, summarise_mining
-from miners.vocabulary import load_vocabulary
-from shards.inventory import Inventory
-from shards.labels import phrase_id
-from shards.mined import HARDEST_FIRST
+from miners.record import MiningRecord, encode_record, summarise_mining
 from shards.publish import TABLES
 from shards.reopened import reopen
-from shards.splits import Assignment
-
-log = logging.getLogger(__name__)
 
 
-def mine(
-    ground: Ground,
-    settings: Mine,
-    *,
-    split: str,
-    seed: int,
-    folder: str,
-    progress: Progress,
-    kinds: Collection[NegativeKind] = HARDEST_FIRST,
-) -> MinedTable:
-    """The hard negatives of one split, of those of `kinds` that there is something to mine from.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Which build is mined, and where the table goes."""
 
-    Indexes are kept in `folder`.
+    build: str
+    out: str
+    work: str = ""  # where embeddings are kept; empty: the build's own
+    split: str = "train"
+    seed: int = 0
+    vocabulary: str = "present"
+    lexicons: Sequence[str] = ()
+    allow_pickle: str = ""
 
-    Raises:
-        BuildError: the split or the vocabulary is empty or smaller than `num_negatives`, every candidate was rejected,
-            or no margin keeps the rate.
-        TableError: false alarms of another split.
-    """
-    pool = _pool_of(ground, split)
-    require_enough(pool, settings)
-    if ground.alarms is not None:
-        _require_split(ground, ground.alarms, split)
-    embedded = [kind for kind in HARDEST_FIRST if kind in kinds and kind is not NegativeKind.FALSE_ALARM]
-    alarms = [NegativeKind.FALSE_ALARM] if NegativeKind.FALSE_ALARM in kinds and ground.alarms is not None else []
-    minable = [*embedded, *alarms]
-    bar = progress.add_task("mine", total=len(minable) + 1)
-    guard, rate = score_guard(settings)
-    audit, guards = audit_pool(
-        pool, embedded, ground.knowledge, guard, settings, rate=rate, seed=seed, split=split, folder=folder
+
+def mine_build(request: Request, settings: Mine, *, executor: Executor, progress: Progress) -> MiningRecord:
+    """Mine a finished build as it is asked, and write the table."""
+    _require_own_place(request.build, request.out)
+    work = request.work or files.join(request.build, "work")
+    opened = reopen(request.build, work, executor=executor, progress=progress, lexicons=request.lexicons)
+    ground = prepare_ground(
+        opened.inventory,
+        opened.assignment,
+        opened.roots,
+        opened.lexicon,
+        vocabulary_of(opened.inventory, opened.assignment, request.vocabulary),
+        choose(settings, allow_pickle=request.allow_pickle),
+        settings,
+        split=request.split,
+        folder=work,
+        progress=progress,
     )
-    progress.advance(bar)
-    searcher = open_searcher(pool, settings, folder, votes=can_vote(pool))
-    found = []
-    for kind in minable:
-        found.append(_mine_one(kind, ground, searcher, guards.get(kind, _UNGUARDED), settings, seed))
-        progress.advance(bar)
-    _require_rows(found)
-    return MinedTable(pool=pool, kinds=found, record=_record(ground, searcher, found, guards, audit, settings, split))
-
-
-_UNGUARDED = ScoreGuard()
-
-
-def score_guard(settings: Mine) -> tuple[ScoreGuard, float | None]:
-    """The score guard that the settings ask for, and the rate by which the audit chooses its margin, if it does.
-
-    Where neither a margin nor a rate is given, the rate is DEFAULT_RATE.
-    """
-    space = Space(settings.margin_space)
-    bounds = ScoreGuard(
-        space=space, raw_bounds=space is Space.RAW, max_score=settings.max_score, min_score=settings.min_score
-    )
-    if settings.relative_margin is not None:
-        return replace(bounds, relative=True, margin=settings.relative_margin), None
-    if settings.absolute_margin is not None:
-        return replace(bounds, margin=settings.absolute_margin), None
-    rate = settings.max_false_negative_rate
-    return replace(bounds, space=Space.EVIDENCE), DEFAULT_RATE if rate is None else rate
-
-
-def _pool_of(ground: Ground, split: str) -> Pool:
-    inventory = ground.inventory
-    here = (ground.assignment.split_n == SPLITS.index(split)) & inventory.known_n()
-    pictures = np.flatnonzero(here)
-    if not len(pictures):
-        raise BuildError(
-            f"split {split} holds no picture of which anything is known; expected some. Choose another split"
-        )
-    if not len(ground.phrase_v):
-        raise BuildError(
-            f"split {split}: no phrase may be asked; expected some that the build's labels know. Choose another "
-            "vocabulary"
-        )
-    return gather_pool(inventory, pictures, ground.phrase_v, ground.embedded, ground.texts_vd)
-
-
-def _mine_one(
-    kind: NegativeKind,
-    ground: Ground,
-    searcher: Searcher,
-    guard: ScoreGuard,
-    settings: Mine,
-    seed: int,
-) -> KindMined:
-    pool = searcher.pool
-    wanted = wanted_of(kind, pool, settings, seed)
-    proposed: Iterator[Candidates]
-    covered: Callable[[Candidates], NDArray[np.float64]] | None = None
-    if kind is NegativeKind.FALSE_ALARM and ground.alarms is not None:
-        proposed = iter([false_alarms(pool, ground.alarms)])
-        covered = partial(_covered, pool, ground.alarms)
-    else:
-        proposed = propose(kind, searcher, wanted)
-    surveyed = survey(pool, proposed, ground.knowledge, guard, covered)
-    return mine_kind(kind, surveyed, guard, wanted)
-
-
-def _covered(pool: Pool, said: Said, candidates: Candidates) -> NDArray[np.float64]:
-    image_c, phrase_c = pool.picture_n[candidates.row_c], pool.phrase_v[candidates.column_c]
-    return covered_share(pool.inventory, said, image_c, phrase_c)
-
-
-def _require_split(ground: Ground, alarms: Said, split: str) -> None:
-    """Stop if the student was asked about pictures of another split: what it is tested on must not train it."""
-    found = ground.assignment.split_n[alarms.image_p]
-    strangers = np.flatnonzero(found != SPLITS.index(split))
-    if len(strangers):
-        row = int(alarms.image_p[strangers[0]])
-        raise TableError(
-            f"predictions: {ground.inventory.images['key'][row]} stands in split {SPLITS[found[strangers[0]]]}; "
-            f"expected pictures of {split} alone, {len(strangers)} rows are not. Predict with --split {split}"
-        )
-
-
-def _require_rows(found: Sequence[KindMined]) -> None:
-    """Stop if nothing at all was mined, and say what took most."""
-    if any(len(kind.rows) for kind in found):
-        return
-    num = sum(kind.num_candidates for kind in found)
-    if num_spare := sum(kind.num_spare for kind in found):
-        raise BuildError(
-            f"{num_spare} of {num} candidates passed every guard, but none lies between range_min and range_max; "
-            "expected some. Lower range_min, or raise range_max"
-        )
-    taken = {guard: sum(kind.num_rejected.get(guard, 0) for kind in found) for guard in GUARDS}
-    inferred = {guard: num for guard, num in taken.items() if num and guard is not Reason.ANNOTATION}
-    worst = max(inferred or taken, key=lambda guard: taken[guard])  # what labels call present, no setting changes
-    others = ", ".join(f"{guard} {num}" for guard, num in taken.items() if num and guard is not worst)
-    besides = f" (besides: {others})" if others else ""
-    raise BuildError(
-        f"every one of {num} candidates was rejected, {taken[worst]} of them by the guard {str(worst)!r}{besides}; "
-        f"expected some to pass. To loosen it: {LOOSEN[worst]}"
-    )
-
-
-def _record(
-    ground: Ground,
-    searcher: Searcher,
-    found: Sequence[KindMined],
-    guards: Mapping[NegativeKind, ScoreGuard],
-    audit: Audit | None,
-    settings: Mine,
-    split: str,
-) -> MiningRecord:
-    return MiningRecord(
-        split=split,
-        encoder=ground.encoder,
-        encoder_why=ground.encoder_why,
-        encoder_digest=ground.encoder_digest,
-        embeddings_digest=ground.embedded.digest,
-        pictures=searcher.pool.num_pictures,
-        phrases=searcher.pool.num_phrases,
-        index=str(searcher.index.record.kind),
-        settings=settings,
-        kinds=[_kind_record(kind, guards.get(kind.kind, _UNGUARDED)) for kind in found],
-        audit=audit,
-    )
-
-
-def _kind_record(found: KindMined, guard: ScoreGuard) -> KindRecord:
-    distance_c = found.rows.distance_c[np.isfinite(found.rows.distance_c)]
-    return KindRecord(
-        kind=str(found.kind),
-        candidates=found.num_candidates,
-        rejected={str(reason): num for reason, num in found.num_rejected.items()},
-        spare=found.num_spare,
-        rows=len(found.rows),
-        short=found.num_short,
-        margin=guard.margin if guard.margin is not None and np.isfinite(guard.margin) else None,
-        mean_standard_score=float(found.rows.standard_c.mean()) if len(found.rows) else 0.0,
-        mean_distance=float(distance_c.mean()) if len(distance_c) else 0.0,
-    )
-
-
-def vocabulary_of(inventory: Inventory, assignment: Assignment, vocabulary: str) -> NDArray[np.int32]:
-    """Phrases that may be asked, as numbers in the order of their texts: those present in train, or those of a file.
-
-    Raises:
-        RecipeError: the file is no vocabulary.
-    """
-    if vocabulary == "present":
-        rows, _ = inventory.present(np.flatnonzero(assignment.split_n == SPLITS.index("train")))
-        found = np.unique(inventory.labels.phrase_l[rows]).tolist()
-    else:
-        read = load_vocabulary(vocabulary)
-        wanted = {phrase_id(text) for text in read.phrases}
-        found = [v for v, phrase in enumerate(inventory.phrases) if phrase_id(phrase) in wanted]
-        passed_over = read.num_repeated, read.num_blank, len(wanted) - len(found)
-        if any(passed_over):
-            log.info(
-                "vocabulary %s: %d repeated and %d blank lines and %d phrases that no label knows are passed over",
-                vocabulary,
-                *passed_over,
-            )
-    return np.array(sorted(found, key=lambda v: inventory.phrases[v]), np.int32)
-
-
-def mine_build(options: argparse.Namespace, settings: Mine) -> MiningRecord:
-    """Mine a finished build as the command asks, and write the table."""
-    _require_own_place(options.build, options.out)
-    work = options.work or files.join(options.build, "work")
-    with progress_bar(quiet=options.quiet) as progress:
-        opened = reopen(options.build, work, executor=Inline(), progress=progress, lexicons=options.lexicon)
-        ground = prepare_ground(
-            opened.inventory,
-            opened.assignment,
-            opened.roots,
-            opened.lexicon,
-            vocabulary_of(opened.inventory, opened.assignment, options.vocabulary),
-            choose(settings, allow_pickle=options.allow_pickle),
-            settings,
-            split=options.split,
-            folder=work,
-            progress=progress,
-        )
-        mined = mine(ground, settings, split=options.split, seed=options.seed, folder=work, progress=progress)
-    write_mined(mined, options.out, build=_way_to(options.build, options.out))
+    mined = mine(ground, settings, split=request.split, seed=request.seed, folder=work, progress=progress)
+    write_mined(mined, request.out, build=_way_to(request.build, request.out))
     return mined.record
 
 
@@ -323,7 +116,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     log_to_stderr()
-    record = mine_build(options, mine_settings(options))
+    request = Request(
+        build=options.build,
+        out=options.out,
+        work=options.work or "",
+        split=options.split,
+        seed=options.seed,
+        vocabulary=options.vocabulary,
+        lexicons=options.lexicon,
+        allow_pickle=options.allow_pickle,
+    )
+    with progress_bar(quiet=options.quiet) as progress:
+        record = mine_build(request, mine_settings(options), executor=Inline(), progress=progress)
     sys.stdout.write(encode_record(record) + "\n" if options.json else summarise_mining(record, options.out))
     return 0
 

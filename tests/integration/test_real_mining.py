@@ -16,10 +16,10 @@ from benchmarks.recall import present_of, scan
 from manifests.recipe import DEFAULT_RATE, Mine
 from manifests.sample import NegativeKind
 from miners.auditing import run_trials
+from miners.composing import mine, score_guard
 from miners.encoders import choose_encoder
 from miners.false_negatives import Trial, choose_margin, margins_of, taken_at
 from miners.ground import Ground, prepare_ground
-from miners.hard_negatives import mine, score_guard
 from miners.mined_table import MinedTable
 from miners.pool import Pool, gather_pool
 from shards.labels import load_lexicon

@@ -10,8 +10,8 @@ from rich.progress import Progress
 
 from manifests.errors import BuildError, RecipeError, TableError
 from manifests.recipe import Mine
+from miners.composing import mine
 from miners.ground import Ground
-from miners.hard_negatives import mine
 from miners.mined_table import MinedTable
 from miners.options import add_mine_options, mine_settings
 from miners.outside import NO_MASK, Said
@@ -50,8 +50,8 @@ def test_too_large_numbers_and_alarms_of_another_split_stop_before_anything_is_s
     def search(*_args: object, **_more: object) -> object:
         raise AssertionError
 
-    monkeypatch.setattr("miners.hard_negatives.audit_pool", search)
-    monkeypatch.setattr("miners.hard_negatives.open_searcher", search)
+    monkeypatch.setattr("miners.composing.audit_pool", search)
+    monkeypatch.setattr("miners.composing.open_searcher", search)
     with pytest.raises(BuildError, match=r"num_negatives = 13, but the pool has only 12 phrases; expected at most"):
         mined(make_ground(50), tmp_path, Mine(num_negatives=13))
     split_n = np.zeros(50, np.int8)

@@ -14,8 +14,8 @@ from manifests.errors import BuildError, Reason, TableError
 from manifests.recipe import Mine
 from manifests.sample import NegativeKind
 from manifests.tables import NEGATIVES, REJECTS, read_metadata, read_table
+from miners.composing import mine
 from miners.ground import Ground
-from miners.hard_negatives import mine
 from miners.mined_table import MinedTable, rejects_uri, write_mined
 from miners.outside import NO_MASK, Said
 from shards.inventory import PRESENT

@@ -16,10 +16,11 @@ from manifests.errors import RecipeError, TableError
 from manifests.recipe import Mine
 from manifests.recipe_mine import check_mine
 from manifests.sample import NegativeKind
+from miners.composing import mine
 from miners.embed import embed_phrases
 from miners.embedding_files import embedding_writer, read_embeddings
 from miners.ground import Ground
-from miners.hard_negatives import main, mine
+from miners.hard_negatives import main
 from miners.mined_table import MinedTable
 from miners.mining import KindMined
 from miners.views import Geometry
