@@ -13,7 +13,7 @@ import tempfile
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -54,6 +54,7 @@ class LoaderOptions:
     features: Sequence[str] = ()  # embeddings tables with a row per image key: Parquet files, or folders of parts
     prefetch_batches: int = 2  # per worker
     pin_memory: bool = False
+    start_method: Literal["fork", "forkserver", "spawn"] | None = None  # of the workers; None takes Python's default
     cache_folder: str | None = None  # of a bucket's blocks: one for all ranks of a machine; None makes one for the run
     cache_bytes: int = 8 << 30  # what the blocks may take; a window of SA-1B takes half a GiB for each build
 
@@ -186,6 +187,7 @@ class Loader:
             batch_size=None,
             sampler=range(num_batches) if num_batches is not None else _Endless(),
             num_workers=num_workers,
+            multiprocessing_context=options.start_method if num_workers else None,
             prefetch_factor=options.prefetch_batches if num_workers else None,
             collate_fn=_as_it_is,
             worker_init_fn=_leave_signals_to_the_trainer,

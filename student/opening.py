@@ -1,5 +1,7 @@
 """The reader as training asks for it: a rank's slice, masks at the student's size, the teacher's rows in phase 1."""
 
+import multiprocessing
+
 from shards.reader import Loader, LoaderOptions, open_loader, open_pass
 from student.distributed import Ranks
 from student.model import STRIDE
@@ -39,12 +41,16 @@ def open_train(prepared: Prepared, ranks: Ranks, *, phase: int, position: int, n
 
 
 def open_val(prepared: Prepared, ranks: Ranks) -> Loader:
-    """Every sample of val once.
+    """Every sample of val once, each time that it is gone through.
+
+    Its workers come from a small process: forked from this one, whose heap has grown, they would make the next step
+    copy every page that it writes to.
 
     Raises:
         RecipeError, ManifestError: as `open_train`.
     """
     config = prepared.settled.config
+    multiprocessing.set_forkserver_preload(["shards.reader"])
     return open_pass(
         prepared.val_builds,
         batch_size=config.batch_size,
@@ -52,5 +58,9 @@ def open_val(prepared: Prepared, ranks: Ranks) -> Loader:
         num_workers=prepared.request.num_workers,
         rank=ranks.rank,
         world_size=ranks.world_size,
-        options=LoaderOptions(mask_size=config.model.size // STRIDE, pin_memory=ranks.device.type == "cuda"),
+        options=LoaderOptions(
+            mask_size=config.model.size // STRIDE,
+            pin_memory=ranks.device.type == "cuda",
+            start_method="forkserver",
+        ),
     )

@@ -132,10 +132,14 @@ def _require_options(parser: argparse.ArgumentParser, options: argparse.Namespac
 
 def _run(options: argparse.Namespace, builds: dict[str, float | None], given: Sequence[str]) -> int:
     from student.distributed import joined
+    from student.heap import keep_freed_memory
 
     log_to_stderr()
     request = _request(options, builds)
-    with joined(_device(options.device, request)) as ranks:
+    device = _device(options.device, request)
+    if device.type == "cpu":
+        keep_freed_memory()
+    with joined(device) as ranks:
         try:
             record, interrupted = _train(request, ranks)
         except AbsentiaError as error:
