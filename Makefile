@@ -3,12 +3,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PORT ?= 4200
 PYTEST_OPTIONS := -n 2 --dist loadfile
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 NEEDED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format doors clean ALWAYS
+.PHONY: help demo serve test lint format doors clean ALWAYS
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -19,6 +20,9 @@ demo: demo/report/report.html demo/page.html ## the demo world: built, mined, tw
 	@echo "What was built, picture by picture:    $(CURDIR)/demo/page.html"
 	@echo "What the student gets wrong:           $(CURDIR)/demo/student/evaluation/failures.html"
 	@echo "Open this page in a browser first:     $(CURDIR)/demo/report/report.html"
+
+serve: $(VENV)/.demo ## Prefect on this machine: server, worker and deployments, until Ctrl-C; PORT=4200
+	@$(BIN)/python -m flows.serve --port $(PORT)
 
 test: $(VENV)/.dev ## the environment and every test
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)

@@ -17,7 +17,19 @@ import msgspec
 from benchmarks.timing import RESULTS, Claim, Figures, Value, shown
 
 PAGE = RESULTS.parent.parent / "docs" / "benchmarks.md"
-ORDER = ("write", "annotations", "read", "growth", "recall", "embed", "search", "hardness")
+ORDER = (
+    "write",
+    "annotations",
+    "read",
+    "growth",
+    "recall",
+    "embed",
+    "search",
+    "hardness",
+    "train_feed",
+    "evaluate_feed",
+    "metrics",
+)
 _HEAD = """# Benchmarks
 
 Every figure here was measured by a script in `benchmarks/` and written by `python benchmarks/write_docs.py` from the

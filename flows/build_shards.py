@@ -1,9 +1,11 @@
 """The main job: a recipe in, a finished build out. `python -m flows.build_shards RECIPE.toml --out DIR`."""
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ class Options:
     recipe: str
     out: str
     num_workers: int
+    scheduler: str  # address of a Dask scheduler; empty: this machine
     as_json: bool
 
 
@@ -31,11 +34,25 @@ def parse(argv: Sequence[str] | None) -> Options:
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one per core)"
     )
+    parser.add_argument(
+        "--runner", choices=("local", "dask"), default="local", help="where parts run: this machine, or a Dask cluster"
+    )
+    parser.add_argument("--scheduler", default="", metavar="ADDRESS", help="of the Dask cluster, as tcp://HOST:8786")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
     found = parser.parse_args(argv)
     if found.workers < 1:
         parser.error(f"--workers {found.workers}: expected 1 or more")
-    return Options(recipe=found.recipe, out=found.out, num_workers=found.workers, as_json=found.json)
+    if found.runner == "dask" and not found.scheduler:
+        parser.error("--runner dask: expected --scheduler ADDRESS, too, as tcp://HOST:8786")
+    if found.runner != "dask" and found.scheduler:
+        parser.error(f"--scheduler {found.scheduler}: expected --runner dask, too")
+    return Options(
+        recipe=found.recipe,
+        out=found.out,
+        num_workers=found.workers,
+        scheduler=found.scheduler,
+        as_json=found.json,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,16 +63,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from flows.building import build
     from manifests.recipe_file import load_recipe
-    from manifests.stage import local_executor, progress_bar
+    from manifests.stage import progress_bar
 
     recipe = load_recipe(options.recipe)
-    with local_executor(options.num_workers) as executor, progress_bar() as progress:
-        manifest = build(recipe, options.out, executor=executor, progress=progress, where=options.recipe)
+    with _executor(options) as executor, progress_bar() as progress:
+        manifest = build(recipe, _place(options), executor=executor, progress=progress, where=options.recipe)
     if options.as_json:
         sys.stdout.buffer.write(msgspec.json.encode(manifest) + b"\n")  # UTF-8, whatever the locale
     else:
         _show(manifest, options.out)
     return 0
+
+
+@contextlib.contextmanager
+def _executor(options: Options) -> Iterator[Executor]:
+    """What runs the parts: this machine's processes, or a cluster all of whose workers see the build's folder."""
+    if not options.scheduler:
+        from manifests.stage import local_executor
+
+        with local_executor(options.num_workers) as local:
+            yield local
+        return
+    from flows.dask_executor import dask_executor
+
+    with dask_executor(options.scheduler) as dask:
+        dask.require_sees(_place(options))
+        yield dask
+
+
+def _place(options: Options) -> str:
+    """The build's folder; absolute for workers that stand in another folder."""
+    from manifests import files
+
+    return os.path.abspath(options.out) if options.scheduler and files.is_local(options.out) else options.out
 
 
 def _show(manifest: "Manifest", out: str) -> None:

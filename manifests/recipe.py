@@ -260,34 +260,39 @@ _PATHS = frozenset({"data", "images", "annotations", "panoptic", "phrases", "dat
 
 def portable(recipe: Recipe) -> Recipe:
     """The recipe with every path cut to its last name, so that it is the same wherever the inputs lie."""
-    sources = {name: _portable_source(table) for name, table in recipe.sources.items()}
+    return msgspec.structs.replace(with_paths(recipe, last_name), folder="")
+
+
+def with_paths(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
+    """The recipe with `change` done to all that may be a path: to empty ones, "present" and "retrieve", too."""
+    sources = {name: _source_with_paths(table, change) for name, table in recipe.sources.items()}
     prompts = msgspec.structs.replace(
         recipe.prompts,
-        vocabulary=last_name(recipe.prompts.vocabulary),
-        lexicon=[last_name(path) for path in recipe.prompts.lexicon],
+        vocabulary=change(recipe.prompts.vocabulary),
+        lexicon=[change(path) for path in recipe.prompts.lexicon],
     )
-    mine = None if recipe.mine is None else _portable_mine(recipe.mine)
-    return msgspec.structs.replace(recipe, folder="", sources=sources, prompts=prompts, mine=mine)
+    mine = None if recipe.mine is None else _mine_with_paths(recipe.mine, change)
+    return msgspec.structs.replace(recipe, sources=sources, prompts=prompts, mine=mine)
 
 
-def _portable_mine(mine: Mine) -> Mine:
+def _mine_with_paths(mine: Mine, change: Callable[[str], str]) -> Mine:
     before, path = _encoder_path(mine.encoder)
     return msgspec.structs.replace(
         mine,
-        encoder=before + last_name(path) if path else mine.encoder,
-        templates=last_name(mine.templates),
-        **{name: [last_name(path) for path in getattr(mine, name)] for name in _MINE_TABLES},
+        encoder=before + change(path) if path else mine.encoder,
+        templates=change(mine.templates),
+        **{name: [change(path) for path in getattr(mine, name)] for name in _MINE_TABLES},
     )
 
 
-def _portable_source(table: SourceTable) -> SourceTable:
+def _source_with_paths(table: SourceTable, change: Callable[[str], str]) -> SourceTable:
     changes: dict[str, str | list[str] | Retrieve] = {}
     for name in _PATHS & set(table.__struct_fields__):
         value: str | list[str] = getattr(table, name)
-        changes[name] = last_name(value) if isinstance(value, str) else [last_name(path) for path in value]
+        changes[name] = change(value) if isinstance(value, str) else [change(path) for path in value]
     if isinstance(table, Sa1bSource):
-        changes["exhaustive_over"] = [last_name(name) for name in table.exhaustive_over]
-        changes["retrieve"] = _with_paths(table.retrieve, last_name)
+        changes["exhaustive_over"] = [change(name) for name in table.exhaustive_over]
+        changes["retrieve"] = _with_paths(table.retrieve, change)
     return msgspec.structs.replace(table, **changes)
 
 

@@ -15,8 +15,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from functools import partial
-from typing import ParamSpec, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Generic, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 from rich.console import Console
@@ -46,8 +46,19 @@ T = TypeVar("T")
 A = ParamSpec("A")
 
 
+@runtime_checkable
+class Wide(Protocol):
+    """An executor that says how many parts it wants in flight, as one on many machines must."""
+
+    @property
+    def at_once(self) -> int:
+        """Parts that are submitted and not finished; 1 or more."""
+
+
 class Inline(Executor):
     """Runs each task at once, in this process."""
+
+    at_once = 1
 
     def submit(self, fn: Callable[A, T], /, *args: A.args, **kwargs: A.kwargs) -> Future[T]:
         """A finished future of `fn`."""
@@ -59,7 +70,7 @@ class Inline(Executor):
         return future
 
 
-class _Processes(ProcessPoolExecutor):
+class Processes(ProcessPoolExecutor):
     """Fresh processes that leave the keyboard to this one, and end when it ends, however it ends."""
 
     def __init__(self, num_workers: int) -> None:
@@ -73,6 +84,12 @@ class _Processes(ProcessPoolExecutor):
             return super().submit(fn, *args, **kwargs)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def kill(self) -> None:
+        """End its processes now, whatever they are at."""
+        for process in list((self._processes or {}).values()):
+            process.kill()
+        self.shutdown(wait=False, cancel_futures=True)
 
 
 def _end_with_parent() -> None:
@@ -92,7 +109,7 @@ def local_executor(num_workers: int) -> Iterator[Executor]:
     if num_workers <= 1:
         yield Inline()
         return
-    executor = _Processes(num_workers)
+    executor = Processes(num_workers)
     try:
         yield executor
     except BaseException:
@@ -120,10 +137,19 @@ def _record_uri(folder: str, name: str) -> str:
     return files.join(folder, f"{name}.json")
 
 
-def _run_part(function: Callable[[P], R], folder: str, part: P) -> R:
-    record = function(part)
-    files.write_bytes(_record_uri(folder, part.name), msgspec.json.encode(record))
-    return record
+@dataclass(frozen=True, slots=True)
+class Step(Generic[P, R]):
+    """What a stage does to each of its parts; an executor may show the title."""
+
+    title: str
+    function: Callable[[P], R]
+    folder: str
+
+    def __call__(self, part: P) -> R:
+        """The record of the part, which is finished."""
+        record = self.function(part)
+        files.write_bytes(_record_uri(self.folder, part.name), msgspec.json.encode(record))
+        return record
 
 
 def read_record(folder: str, name: str, record_type: type[R]) -> R | None:
@@ -132,6 +158,11 @@ def read_record(folder: str, name: str, record_type: type[R]) -> R | None:
         return msgspec.json.decode(files.read_bytes(_record_uri(folder, name)), type=record_type)
     except (FileNotFoundError, msgspec.MsgspecError):
         return None
+
+
+def _at_once(executor: Executor) -> int:
+    """How many parts to keep in flight; asked anew whenever parts end, because a cluster may grow."""
+    return executor.at_once if isinstance(executor, Wide) else 4 * (os.cpu_count() or 1)
 
 
 def run_stage(
@@ -158,9 +189,9 @@ def run_stage(
     progress.advance(bar, sum(parts[i].weight for i in records))
     todo = iter([i for i in range(len(parts)) if i not in records])
     running: dict[Future[R], int] = {}
-    run = partial(_run_part, function, folder)
-    at_once = 1 if isinstance(executor, Inline) else 4 * (os.cpu_count() or 1)
+    run = Step(title, function, folder)
     while True:
+        at_once = _at_once(executor)
         for index in todo:
             running[executor.submit(run, parts[index])] = index
             if len(running) >= at_once:

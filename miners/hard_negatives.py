@@ -126,8 +126,9 @@ def _run(options: argparse.Namespace) -> int:
         lexicons=options.lexicon,
         allow_pickle=options.allow_pickle,
     )
+    settings = mine_settings(options)
     with progress_bar(quiet=options.quiet) as progress:
-        record = mine_build(request, mine_settings(options), executor=Inline(), progress=progress)
+        record = mine_build(request, settings, executor=Inline(), progress=progress)
     sys.stdout.write(encode_record(record) + "\n" if options.json else summarise_mining(record, options.out))
     return 0
 

@@ -10,6 +10,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from manifests.stage import log_to_stderr, progress_bar, run_command
 from student.predict import SAM3
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from student.evaluation import Evaluated
     from student.readings import Evaluation, Latency, Start
 
@@ -63,8 +66,10 @@ class Made:
     latency: "Latency | None" = None
 
 
-def evaluate_into(options: Options) -> "Evaluated":
+def evaluate_into(options: Options, progress: "Progress | None" = None) -> "Evaluated":
     """The evaluation that `options` ask for, with its files and its page in their folder.
+
+    Bars are drawn where `progress` is, or on stderr.
 
     Raises:
         AbsentiaError: the model, the predictions or the build cannot be used.
@@ -74,7 +79,7 @@ def evaluate_into(options: Options) -> "Evaluated":
     from student.image_sums import write_image_sums
     from student.readings import write_json
 
-    made = _given(options) if options.is_table else _predicted(options)
+    made = _given(options) if options.is_table else _predicted(options, progress)
     asked = Asked(
         predictions=made.predictions,
         build=options.build,
@@ -83,8 +88,8 @@ def evaluate_into(options: Options) -> "Evaluated":
         name=options.name or made.name,
         max_missing_share=options.max_missing_share,
     )
-    with progress_bar(quiet=options.quiet) as progress:
-        found = evaluate(asked, progress=progress)
+    with _bars(options, progress) as bars:
+        found = evaluate(asked, progress=bars)
     found = replace(found, evaluation=_with_run(found.evaluation, made))
     files.make_folder(options.out)
     sums = files.join(options.out, SUMS_NAME)
@@ -95,11 +100,16 @@ def evaluate_into(options: Options) -> "Evaluated":
     return found
 
 
+def _bars(options: Options, progress: "Progress | None") -> AbstractContextManager["Progress"]:
+    """The caller's bars, or this command's own."""
+    return progress_bar(quiet=options.quiet) if progress is None else nullcontext(progress)
+
+
 def _given(options: Options) -> Made:
     return Made(predictions=options.source, val_predictions=options.val_predictions, name="")
 
 
-def _predicted(options: Options) -> Made:
+def _predicted(options: Options, progress: "Progress | None") -> Made:
     """The split and val as the model at the source predicts them, in tables of the evaluation's folder."""
     from manifests.manifest import read_manifest
     from student.predict import open_predictor, predict_split
@@ -114,9 +124,9 @@ def _predicted(options: Options) -> Made:
     )
     wanted = {options.split: table} | ({_FITTED_SPLIT: of_val} if has_val and options.split != _FITTED_SPLIT else {})
     files.make_folder(options.out)
-    with progress_bar(quiet=options.quiet) as progress:
+    with _bars(options, progress) as bars:
         for split, uri in wanted.items():
-            predict_split(predictor, options.build, split, uri, progress=progress)
+            predict_split(predictor, options.build, split, uri, progress=bars)
     record = None if options.source.startswith(SAM3) else read_run(options.source)
     latency = files.join(options.source, LATENCY_NAME)
     return Made(

@@ -262,11 +262,13 @@ def _in_order(subjects: Sequence[Subject]) -> tuple[Subject, ...]:
 
 
 def _told_apart(subjects: Sequence[Subject]) -> list[str]:
-    """Names, with the folder's or a number where two share one."""
+    """Names, with the folder's, or that of the folder above, or a number where two share one."""
     names = [subject.name for subject in subjects]
-    if len(set(names)) < len(names):
-        last = [subject.source.rstrip("/").rpartition("/")[2] for subject in subjects]
-        longer = [name if names.count(name) == 1 else f"{name} ({at})" for name, at in zip(names, last, strict=True)]
+    for depth in (1, 2):
+        if len(set(names)) == len(names):
+            break
+        places = [("/" * depth + subject.source.rstrip("/")).split("/")[-depth] for subject in subjects]
+        longer = [name if names.count(name) == 1 else f"{name} ({at})" for name, at in zip(names, places, strict=True)]
         names = longer if len(set(longer)) == len(longer) else names
     numbers = [names[: place + 1].count(name) for place, name in enumerate(names)]
     return [name if number == 1 else f"{name} ({number})" for name, number in zip(names, numbers, strict=True)]

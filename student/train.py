@@ -136,7 +136,7 @@ def _run(options: argparse.Namespace, builds: dict[str, float | None], given: Se
 
     log_to_stderr()
     request = _request(options, builds)
-    device = _device(options.device, request)
+    device = choose_device(options.device, request)
     if device.type == "cpu":
         keep_freed_memory()
     with joined(device) as ranks:
@@ -210,8 +210,12 @@ def _request(options: argparse.Namespace, builds: dict[str, float | None]) -> "R
     )
 
 
-def _device(name: str, request: "Request") -> "torch.device":
-    """The device called `name`; on a CPU its cores are shared among the processes that train."""
+def choose_device(name: str, request: "Request") -> "torch.device":
+    """The device called `name`; on a CPU its cores are shared among the processes that train.
+
+    Raises:
+        TrainingError: it is not there, or cannot train in the precision that is asked for.
+    """
     import torch
 
     try:

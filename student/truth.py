@@ -103,6 +103,11 @@ class Places:
             return NO_PROMPT
 
 
+def digest_of_build(manifest: Manifest) -> str:
+    """What an evaluation calls the build that it judges by."""
+    return hashlib.sha256(f"{manifest.recipe_sha256} {manifest.inputs_sha256}".encode()).hexdigest()
+
+
 def read_truth(folder: str, split: str) -> Truth:
     """The prompts of `split` of the build in `folder`.
 
@@ -226,7 +231,7 @@ class _Reading:
         found = Truth(
             folder=folder,
             build=manifest.name,
-            build_sha256=hashlib.sha256(f"{manifest.recipe_sha256} {manifest.inputs_sha256}".encode()).hexdigest(),
+            build_sha256=digest_of_build(manifest),
             split=split,
             keys=keys,
             phrases=tuple(texts[at] for at in text_first.tolist()),

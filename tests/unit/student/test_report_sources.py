@@ -89,10 +89,12 @@ def test_the_baseline_of_a_readings_file_is_taken_from_it(tmp_path: Path) -> Non
     assert [subject.name for subject in gathered.subjects] == ["baseline", "new"]
 
 
-def test_runs_of_one_name_are_numbered(tmp_path: Path) -> None:
+def test_runs_of_one_name_are_told_apart_by_the_folders_above_or_numbered(tmp_path: Path) -> None:
     runs = [str(make_run(tmp_path / folder / "lite")) for folder in ("x", "y")]
+    deep = [str(make_run(tmp_path / folder / "same" / "lite")) for folder in ("x", "y")]
 
-    assert [subject.name for subject in gather(runs, goal={}).subjects] == ["lite", "lite (2)"]
+    assert [subject.name for subject in gather(runs, goal={}).subjects] == ["lite (x)", "lite (y)"]
+    assert [subject.name for subject in gather(deep, goal={}).subjects] == ["lite", "lite (2)"]
 
 
 def test_evaluations_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""A Dask cluster, fit to be worked on or refused in one sentence: it answers, has workers, and runs our versions."""
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from manifests.errors import BuildError
+
+if TYPE_CHECKING:
+    import distributed
+    from distributed.client import VersionsDict
+
+CONNECT_S = 5.0
+PACKAGES = ("absentia", "cloudpickle", "dask", "distributed", "msgspec", "numpy", "pillow", "pyarrow", "pycocotools")
+_SCHEDULER_PACKAGES = ("absentia", "cloudpickle", "dask", "distributed", "msgspec")  # it unpickles what we send
+
+
+def connect(address: str) -> "distributed.Client":
+    """A client of the scheduler at `address`.
+
+    Raises:
+        BuildError: nothing answers there.
+    """
+    from distributed import Client
+    from distributed.versions import VersionMismatchWarning
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VersionMismatchWarning)  # versions are compared below
+            return Client(address, timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, ImportError) as error:
+        said = " ".join(str(error).split())
+        raise BuildError(
+            f"{address}: no Dask scheduler answers within {CONNECT_S:g} s; expected one at tcp://HOST:PORT ({said}). "
+            "Start one (dask scheduler), or check the address and that this machine may reach it"
+        ) from error
+
+
+def require_workers(client: "distributed.Client", address: str, patience_s: float) -> None:
+    """Stop if no worker comes within `patience_s`."""
+    try:
+        client.wait_for_workers(1, timeout=patience_s)
+    except TimeoutError as error:
+        raise no_worker(address, patience_s) from error
+
+
+def no_worker(address: str, patience_s: float) -> BuildError:
+    """What to say where there is none."""
+    return BuildError(
+        f"{address}: the Dask cluster has had no worker for {patience_s:.0f} s; expected one or more. Start some "
+        f"(dask worker {address}) and run the same command again to go on"
+    )
+
+
+def require_same_versions(client: "distributed.Client", address: str) -> None:
+    """Stop where another version of what decides bytes, or of what carries calls, runs elsewhere."""
+    found = cast("VersionsDict", client.get_versions(packages=PACKAGES))  # this client is no asynchronous one
+    here = found["client"]["packages"]
+    places: dict[str, tuple[Any, tuple[str, ...]]] = {
+        f"the worker at {name}": (told, PACKAGES) for name, told in found["workers"].items()
+    }
+    places["the scheduler"] = (found["scheduler"], _SCHEDULER_PACKAGES)
+    for place, (told, names) in places.items():
+        there = told["packages"]
+        wrong = differences(here, there, names)
+        if wrong:
+            raise BuildError(
+                f"{address}: {place} has other versions than this command: {', '.join(wrong)}; expected the same. "
+                "Install the same environment there (constraints.txt), and start it again"
+            )
+
+
+def differences(
+    here: Mapping[str, str | None], there: Mapping[str, str | None], names: tuple[str, ...] = PACKAGES
+) -> list[str]:
+    """What differs, as `numpy 2.4.6 here, 2.4.5 there`; of Python only the minor version matters."""
+    pairs = [("Python", _minor(here.get("python")), _minor(there.get("python")))]
+    pairs += [(name, here.get(name), there.get(name)) for name in names]
+    return [
+        f"{name} {mine or 'missing'} here, {theirs or 'missing'} there"
+        for name, mine, theirs in pairs
+        if mine != theirs
+    ]
+
+
+def _minor(python: str | None) -> str | None:
+    return None if python is None else ".".join(python.split(".")[:2])

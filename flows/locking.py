@@ -1,0 +1,28 @@
+"""One run at a time in a folder: the second is refused by name, and a killed one leaves nothing locked."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+
+from manifests import files
+from manifests.errors import BuildError
+
+
+@contextlib.contextmanager
+def locked(folder: str, what: str) -> Iterator[None]:
+    """Keep another process that does `what` out of a local folder while this one does it.
+
+    The lock belongs to this process alone: reading processes that it forked and that outlive it for a moment hold none.
+
+    Raises:
+        BuildError: another one is at work there.
+    """
+    with files.storage_errors(folder), open(os.path.join(folder, ".lock"), "wb") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise BuildError(
+                f"{folder}: another {what} is running in this folder; wait for it, or choose another"
+            ) from error
+        yield

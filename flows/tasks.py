@@ -1,0 +1,117 @@
+"""An executor each of whose calls is one Prefect task run, so that the plain stages need not know of Prefect.
+
+A part that fails on a passing fault of a disk, a bucket or a process is tried again after a while; every other failure
+stops the flow at once, as it stops the plain command. No result is stored: files tell what a part finished.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+from flows.places import LIMIT_S, Run, open_places
+from manifests.stage import Step
+from manifests.transient import is_transient
+
+if TYPE_CHECKING:
+    from prefect import Task
+    from prefect.client.schemas.objects import State, TaskRun
+    from prefect.futures import PrefectFuture
+
+DELAYS_S = (2.0, 10.0, 30.0)  # before each further try
+
+A = ParamSpec("A")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work(Generic[T]):
+    """A call that Prefect hands on without looking into its arguments; without `place` it runs where it lands."""
+
+    call: Callable[[], T]
+    label: str  # what the task run is called
+    place: Run | None = None
+
+    def __call__(self) -> T:
+        """What the call returns."""
+        return self.call() if self.place is None else self.place(self.call)
+
+
+def passes(error: object) -> bool:
+    """Whether the same call may succeed a little later: a passing fault, or a process that was killed."""
+    return isinstance(error, BrokenExecutor) or (isinstance(error, BaseException) and is_transient(error))
+
+
+def _worth_retrying(_task: "Task[..., Any]", _run: "TaskRun", state: "State[Any]") -> bool:
+    return passes(state.result(raise_on_failure=False))
+
+
+@task(
+    name="part",
+    task_run_name="{work.label}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=len(DELAYS_S),
+    retry_delay_seconds=list(DELAYS_S),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=_worth_retrying,
+)
+def run_part(work: Work[T]) -> T:
+    """One part of one stage."""
+    return work()
+
+
+class TaskExecutor(Executor):
+    """Every call that is submitted is a task run of the flow that submits it."""
+
+    def __init__(
+        self, runner: TaskRunner[Any], *, at_once: int, place: Run | None = None, tags: tuple[str, ...] = ()
+    ) -> None:
+        self.at_once = at_once  # parts that a stage keeps in flight
+        self._runner = runner
+        self._place = place
+        self._task = run_part.with_options(tags=tags, timeout_seconds=None if place else LIMIT_S)
+
+    def submit(self, fn: Callable[A, T], /, *args: A.args, **kwargs: A.kwargs) -> Future[T]:
+        """The future of `fn`, which fails as the last try of its task run failed."""
+        work = Work(partial(fn, *args, **kwargs), _label(fn, *args), self._place)
+        found: Future[T] = Future()
+        running = self._runner.submit(self._task, {"work": work})
+        running.add_done_callback(partial(_hand_on, found))
+        return found
+
+
+def _label(fn: object, *args: object) -> str:
+    """What a part is called: its stage and its name; any other call by its function's name."""
+    title = fn.title if isinstance(fn, Step) else getattr(fn, "__name__", "call")
+    return " ".join([title, *[str(part.name) for part in args if hasattr(part, "name")]])
+
+
+def _hand_on(found: Future[T], done: "PrefectFuture[T]") -> None:
+    try:
+        found.set_result(done.result())
+    except BaseException as error:  # it is raised again where the result is asked for
+        found.set_exception(error)
+
+
+@contextlib.contextmanager
+def open_tasks(num_workers: int = 0, scheduler: str = "", *, tags: tuple[str, ...] = ()) -> Iterator[TaskExecutor]:
+    """Task runs in `num_workers` processes of this machine (0: one per core), or on the Dask cluster at `scheduler`."""
+    if scheduler:
+        from prefect_dask.task_runners import DaskTaskRunner
+
+        with DaskTaskRunner(address=scheduler) as dask:
+            num_threads = sum(worker["nthreads"] for worker in dask.client.scheduler_info()["workers"].values())
+            yield TaskExecutor(dask, at_once=max(2, 2 * num_threads), tags=tags)
+        return
+    num = num_workers or os.cpu_count() or 1
+    threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=num)
+    with open_places(num) as place, threads as runner:
+        yield TaskExecutor(runner, at_once=2 * num, place=place, tags=tags)

@@ -1,0 +1,170 @@
+"""Training, evaluating and predicting as plain calls: paths in and out, and what is finished is not done again.
+
+They run in this process and draw their bars where the caller wants them. A run that was stopped goes on from its last
+checkpoint when the same call is made again.
+"""
+
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from manifests import files
+from manifests.errors import TrainingError
+from manifests.manifest import read_manifest
+from student.config import TrainConfig
+from student.readings import Evaluation, read_json
+from student.run_record import RunRecord, read_run, write_run
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from student.predict import Summary
+    from student.preparing import Request
+
+_READERS = 2  # the most that are worth having for one process that trains
+
+
+def train(
+    build: str,
+    out: str,
+    *,
+    config: TrainConfig | None = None,
+    epochs: int | None = None,
+    num_readers: int | None = None,
+    device: str = "auto",
+    progress: "Progress",
+) -> RunRecord:
+    """The record of the finished run in `out`, trained where it was not; masks and presence, without a teacher.
+
+    Args:
+        build: Folder or URL of a finished build.
+        out: Folder of the run, on this machine.
+        config: Of the model, its losses and optimiser; None takes the defaults.
+        epochs: How often it sees train; None takes the default.
+        num_readers: Processes that read; None takes two, or one a core.
+        device: As torch calls it, or "auto".
+        progress: Where the bar is drawn.
+
+    Raises:
+        TrainingError: the data teach nothing, or the run was asked to stop before its end.
+        CheckpointError: `out` holds a run on other samples, or of another config or length.
+        KeyboardInterrupt: Ctrl-C stopped it, after the step at hand and its checkpoint.
+    """
+    from student.distributed import joined
+    from student.heap import keep_freed_memory
+    from student.preparing import Request, prepare
+    from student.stopping import until_interrupt, until_sigterm
+    from student.train import choose_device
+    from student.training import train as train_prepared
+
+    request = Request(
+        builds={build: None},
+        out=out,
+        config=config or TrainConfig(),
+        epochs=None if epochs is None else (epochs,),
+        resume=_was_stopped(out),
+        num_workers=min(_READERS, _num_cores()) if num_readers is None else num_readers,
+    )
+    chosen = choose_device(device, request)
+    if chosen.type == "cpu":
+        keep_freed_memory()
+    with joined(chosen) as ranks, until_sigterm() as stop:
+        prepared = prepare(request)
+        if isinstance(prepared, RunRecord):
+            return _ended(request, prepared)
+        with until_interrupt(stop.set) as interrupted:
+            standing = train_prepared(prepared, ranks, progress, stop)
+    if not standing.finished:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        raise TrainingError(f"{out}: was asked to stop after {standing.step} steps; do the same again, and it goes on")
+    return msgspec.structs.replace(prepared.record, steps=standing.step, best=standing.best, finished=True)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _was_stopped(out: str) -> bool:
+    """Whether `out` holds a run that can be resumed."""
+    from student.checkpoint import read_checkpoint
+    from student.preparing import LAST
+
+    record, last = read_run(out), files.join(out, LAST)
+    if record is None or record.finished or not files.exists(last):
+        return False
+    return not read_checkpoint(last).state.finished
+
+
+def _ended(request: "Request", record: RunRecord) -> RunRecord:
+    """The record of a run that is finished; one that was killed just before it said so says so now."""
+    from student.checkpoint import read_checkpoint
+    from student.preparing import LAST
+
+    if record.finished:
+        return record
+    state = read_checkpoint(files.join(request.out, LAST)).state
+    found = msgspec.structs.replace(record, steps=state.step, best=state.best, finished=True)
+    write_run(request.out, found)
+    return found
+
+
+def evaluate(run: str, build: str, *, split: str = "test", name: str = "", progress: "Progress") -> Evaluation:
+    """What a run is worth on a split of a build, with its files in `RUN/evaluation`; judged where it was not.
+
+    Args:
+        run: Folder of a training run or of an export.
+        build: Folder or URL of a finished build, which need not be the one that it was trained on.
+        split: What is judged; threshold and temperature come from val.
+        name: What the evaluation is called; "" for the run's name.
+        progress: Where the bars are drawn.
+
+    Raises:
+        AbsentiaError: the model or the build cannot be used.
+    """
+    from student.evaluate import EVALUATION_NAME, SUMS_NAME, Options, evaluate_into
+    from student.evaluation import MAX_MISSING_SHARE
+    from student.failures import failures_uri
+    from student.predict import open_predictor
+    from student.truth import digest_of_build
+
+    out = files.join(run, "evaluation")
+    uri = files.join(out, EVALUATION_NAME)
+    if all(map(files.exists, (uri, files.join(out, SUMS_NAME), failures_uri(out)))):
+        found = read_json(uri, Evaluation)
+        asked = (open_predictor(run).digest(), digest_of_build(read_manifest(build)), split)
+        if (found.predictor_sha256, found.build_sha256, found.split) == asked and name in {"", found.name}:
+            return found
+    options = Options(
+        source=run,
+        build=build,
+        split=split,
+        out=out,
+        val_predictions="",
+        max_missing_share=MAX_MISSING_SHARE,
+        name=name,
+        quiet=False,
+    )
+    return evaluate_into(options, progress).evaluation
+
+
+def predict(
+    run: str, build: str, out: str, *, split: str = "train", ask: str = "vocabulary", progress: "Progress"
+) -> "Summary":
+    """What lies in the table at `out`: the answers of a run on a split of a build, asked for where they are not there.
+
+    Args:
+        run: Folder of a training run or of an export, or `sam3:FOLDER`.
+        build: Folder or URL of a finished build.
+        out: Ends in `.parquet`.
+        split: Whose pictures are asked.
+        ask: "plan", "vocabulary", or a file; see `student.predict`.
+        progress: Where the bar is drawn.
+
+    Raises:
+        AbsentiaError: the model or the build cannot be used.
+    """
+    from student.predict import open_predictor, predict_split
+
+    return predict_split(open_predictor(run), build, split, out, ask=ask, progress=progress)
