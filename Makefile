@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 NEEDED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint format doors clean ALWAYS
+.PHONY: help demo serve env test lint format doors clean ALWAYS
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +23,31 @@ demo: demo/report/report.html demo/page.html ## the demo world: built, mined, tw
 
 serve: $(VENV)/.demo ## Prefect on this machine: server, worker and deployments, until Ctrl-C; PORT=4200
 	@$(BIN)/python -m flows.serve --port $(PORT)
+
+# Never written over: PostgreSQL keeps the password with which its volume was made.
+env: ## passwords and limits for docker-compose.yml, written to .env once; PORT=4200
+	@if [ -e .env ] || [ -L .env ]; then echo ".env is there already and stays as it is; see docs/operations.md"; else \
+	$(PYTHON) -c "$$write_env" $(PORT) && echo "Wrote .env, for your eyes alone. Next: docker compose up -d"; fi
+
+define write_env
+import os, secrets, sys
+port = int(sys.argv[1])
+memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') * 3 // 4 // 2**20
+lines = [
+    '# Read by docker compose, and by every prefect command that is typed in this folder.',
+    f'POSTGRES_PASSWORD={secrets.token_hex(24)}',
+    f'PREFECT_API_AUTH_STRING=admin:{secrets.token_hex(24)}',
+    f'PREFECT_API_URL=http://127.0.0.1:{port}/api',
+    f'ABSENTIA_PORT={port}',
+    f'ABSENTIA_CPUS={os.cpu_count()}',
+    f'ABSENTIA_MEMORY={memory}m',
+    '# ABSENTIA_DATA=/a/folder/of/this/machine',
+]
+descriptor = os.open('.env', os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+with os.fdopen(descriptor, 'w') as file:
+    file.write('\n'.join(lines) + '\n')
+endef
+export write_env
 
 test: $(VENV)/.dev ## the environment and every test
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)

@@ -1,6 +1,7 @@
 """Fail if a test was skipped that could have run here: `check_skips.py JUNIT.xml`.
 
-A skip is allowed only for what this machine really lacks: a browser that Debian could not bring, or `../shared/data`.
+A skip is allowed only for what this machine really lacks: a browser or a PostgreSQL that Debian could not bring,
+or `../shared/data`.
 """
 
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+POSTGRES = Path("/usr/lib/postgresql")  # where Debian puts it, outside of PATH
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -27,6 +29,8 @@ def excuse(reason: str) -> str | None:
         return "../shared/data is not here"
     if "chromium" in reason.lower() and not any(map(shutil.which, CHROMIUM_NAMES)):
         return "no Chromium here"
+    if "postgresql" in reason.lower() and not shutil.which("postgres") and not any(POSTGRES.glob("*/bin/postgres")):
+        return "no PostgreSQL here"
     return None
 
 

@@ -1,6 +1,5 @@
 """What `.ci/run` lets pass: skips for what a machine lacks, and no others."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +11,10 @@ CASE = '<testcase classname="t" name="test_x">{}</testcase>'
 
 
 def check(place: Path, skip: str, *, shared_data: bool = False) -> subprocess.CompletedProcess[str]:
-    """The check, run from a clone below `place` on a machine without a browser."""
+    """The check, run from a clone below `place` on a machine without a browser and without PostgreSQL."""
     script = place / "clone" / ".ci" / "check_skips.py"
     script.parent.mkdir(parents=True)
-    shutil.copy(CHECK, script)
+    script.write_text(CHECK.read_text(encoding="utf-8").replace("/usr/lib/postgresql", str(place / "postgresql")))
     if shared_data:
         (place / "shared" / "data").mkdir(parents=True)
     junit = place / "junit.xml"
@@ -56,6 +55,18 @@ def test_a_skip_for_a_missing_browser_fails_where_there_is_one(tmp_path: Path) -
     browser.chmod(0o755)
 
     assert check(tmp_path, skipped("no Chromium on this machine")).returncode == 1
+
+
+def test_a_skip_for_a_missing_postgres_passes_where_there_is_none(tmp_path: Path) -> None:
+    assert check(tmp_path, skipped("no PostgreSQL on this machine")).returncode == 0
+
+
+def test_a_skip_for_a_missing_postgres_fails_where_debian_brought_one(tmp_path: Path) -> None:
+    programs = tmp_path / "postgresql" / "15" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "postgres").touch()
+
+    assert check(tmp_path, skipped("no PostgreSQL on this machine")).returncode == 1
 
 
 def test_a_skip_for_any_other_reason_fails(tmp_path: Path) -> None:
