@@ -7,6 +7,8 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from rich.progress import Progress, TaskID
 
+from flows.news import told, told_once
+
 EVERY_S = 2.0  # a longer stage tells as often how far it is
 
 
@@ -15,14 +17,14 @@ class ArtifactProgress(Progress):
 
     def __init__(self) -> None:
         super().__init__(disable=True)
-        self._told: dict[TaskID, tuple[UUID, float]] = {}
+        self._told: dict[TaskID, tuple[UUID | None, float]] = {}  # None where the server was out of reach
 
     def add_task(self, description: str, *args: Any, **kwargs: Any) -> TaskID:  # noqa: ANN401  (rich's own)
         """A further stage, whose artifact is there from now on."""
         added = super().add_task(description, *args, **kwargs)
         key = "-".join(description.lower().split())
-        artifact = create_progress_artifact(progress=0.0, key=f"progress-{key}", description=description)
-        if not isinstance(artifact, UUID):
+        artifact = told(create_progress_artifact, progress=0.0, key=f"progress-{key}", description=description)
+        if artifact is not None and not isinstance(artifact, UUID):
             raise TypeError(f"stage {description!r} runs inside an event loop; expected a flow that is no coroutine")
         self._told[added] = (artifact, time.monotonic())
         return added
@@ -41,9 +43,9 @@ class ArtifactProgress(Progress):
         shown = self._tasks[task_id]
         artifact, told_s = self._told[task_id]
         now_s = time.monotonic()
-        if not shown.finished and now_s < told_s + EVERY_S:
+        if artifact is None or (not shown.finished and now_s < told_s + EVERY_S):
             return
         eta = "" if shown.finished or shown.time_remaining is None else f", {shown.time_remaining:.0f} s to go"
         said = f"{shown.description}: {shown.completed:,.0f} of {shown.total or 0:,.0f}{eta}"
-        update_progress_artifact(artifact, progress=shown.percentage, description=said)
+        told_once(update_progress_artifact, artifact, progress=shown.percentage, description=said)
         self._told[task_id] = (artifact, now_s)

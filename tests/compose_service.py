@@ -11,12 +11,12 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.process_tree import below, send
+from flows.process_tree import below, end, send
 from flows.process_tree import running as running_processes
 from tests.compose_file import services
 from tests.postgres import Postgres, postgres
@@ -81,14 +81,10 @@ class Composed(Service):
     def stop(self, name: str, signum: signal.Signals = signal.SIGTERM) -> None:
         """End a service with all that it started, as its container ends: nothing of it is left."""
         process = self.running.pop(name)
-        tree = below(process.pid, running_processes())
         if signum == signal.SIGKILL:
-            send(signum, [process.pid, *tree])
+            send(signum, [process.pid, *below(process.pid, running_processes())])
         else:
-            process.send_signal(signum)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        send(signal.SIGKILL, [process.pid, *tree])
+            end([process.pid], limit_s=30.0)
         process.wait()
 
     def is_healthy(self, name: str) -> bool:
@@ -103,8 +99,8 @@ class Composed(Service):
 
 
 @contextlib.contextmanager
-def composed(home: Path) -> Iterator[Composed]:
-    """The services of the file, started in the order in which they depend on each other."""
+def composed(home: Path, *, names: Sequence[str] = ("server", "worker")) -> Iterator[Composed]:
+    """PostgreSQL and the named services of the file, started in the order in which they depend on each other."""
     home.mkdir()
     ports = {name: free_port() for name in ("database", "server", "worker")}
     url = f"http://127.0.0.1:{ports['server']}"
@@ -147,8 +143,8 @@ def composed(home: Path) -> Iterator[Composed]:
             running=running,
         )
         try:
-            found.start("server")
-            found.start("worker")
+            for name in names:
+                found.start(name)
             yield found
         finally:
             for name in list(running)[::-1]:

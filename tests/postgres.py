@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 DEBIAN = Path("/usr/lib/postgresql")
 USERS = ("postgres", "nobody")  # as whom it runs where the tests are root
@@ -68,8 +69,8 @@ class Postgres:
         command = [str(self.programs / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql]
         return self.client(command, database=database)
 
-    def client(self, command: Sequence[str], *, database: str = "prefect") -> str:
-        """What one of PostgreSQL's own clients says, logged in with the password."""
+    def client(self, command: Sequence[str], *, database: str = "prefect", given: IO[str] | None = None) -> str:
+        """What one of PostgreSQL's own clients says, logged in with the password, when it reads `given`."""
         environment = {
             "PATH": f"{self.programs}:/usr/bin:/bin",
             "PGHOST": "127.0.0.1",
@@ -78,7 +79,9 @@ class Postgres:
             "PGPASSWORD": self.password,
             "PGDATABASE": database,
         }
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+        done = subprocess.run(
+            command, env=environment, stdin=given, capture_output=True, text=True, check=False, timeout=LIMIT_S
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

@@ -230,6 +230,23 @@ def test_health_checks_and_scripts_are_sound_programs() -> None:
     assert all(shlex.split(line) for line in script.splitlines())
 
 
+def test_the_page_of_operations_names_only_what_the_file_holds() -> None:
+    """Without Docker its commands cannot run; that services, profile and volumes are there can be looked at."""
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    commands = re.findall(r"docker compose ([^#`\n|]+)", page)
+    named = {word for each in commands for word in re.findall(r"\b(?:database|server|worker(?:-gpu)?)\b", each)}
+
+    assert len(commands) > 10
+    assert {"database", "server", "worker"} <= named <= set(services())
+    assert re.findall(r"--profile (\S+)", page) == ["gpu"]
+    assert re.findall(r"docker volume rm absentia_(\w+)", page) == ["database"]
+    assert whole()["name"] == "absentia"
+    variables = set(re.findall(r"`(ABSENTIA_\w+|AWS_\w+)`", page))
+    text = COMPOSE.read_text(encoding="utf-8")
+    assert variables
+    assert [name for name in variables if name not in text] == []
+
+
 def make_env(folder: Path, *more: str) -> str:
     shutil.copy(ROOT / "Makefile", folder)
     command = ["make", "env", f"PYTHON={sys.executable}", *more]
