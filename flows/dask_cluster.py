@@ -1,5 +1,6 @@
 """A Dask cluster, fit to be worked on or refused in one sentence: it answers, has workers, and runs our versions."""
 
+import asyncio
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -19,21 +20,32 @@ def connect(address: str) -> "distributed.Client":
     """A client of the scheduler at `address`.
 
     Raises:
-        BuildError: nothing answers there.
+        BuildError: no scheduler answers there.
     """
     from distributed import Client
     from distributed.versions import VersionMismatchWarning
 
     try:
+        asyncio.run(_greet(address))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VersionMismatchWarning)  # versions are compared below
             return Client(address, timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, ImportError) as error:
-        said = " ".join(str(error).split())
+    except Exception as error:  # whatever listens there may answer anything, and Dask raises what it makes of that
+        said = " ".join(str(error).split()) or type(error).__name__
         raise BuildError(
             f"{address}: no Dask scheduler answers within {CONNECT_S:g} s; expected one at tcp://HOST:PORT ({said}). "
             "Start one (dask scheduler), or check the address and that this machine may reach it"
         ) from error
+
+
+async def _greet(address: str) -> None:
+    """Stop unless what listens at `address` speaks as Dask does; the client would wait for its first word for ever."""
+    from distributed.comm.core import connect
+    from distributed.security import Security
+
+    secured = Security().get_connection_args("client")  # type: ignore[no-untyped-call]
+    comm = await asyncio.wait_for(connect(address, timeout=CONNECT_S, **secured), CONNECT_S)  # type: ignore[no-untyped-call]
+    await comm.close()
 
 
 def require_workers(client: "distributed.Client", address: str, patience_s: float) -> None:
@@ -61,13 +73,24 @@ def require_same_versions(client: "distributed.Client", address: str) -> None:
     }
     places["the scheduler"] = (found["scheduler"], _SCHEDULER_PACKAGES)
     for place, (told, names) in places.items():
-        there = told["packages"]
-        wrong = differences(here, there, names)
+        wrong = differences(here, told["packages"], names)
         if wrong:
-            raise BuildError(
-                f"{address}: {place} has other versions than this command: {', '.join(wrong)}; expected the same. "
-                "Install the same environment there (constraints.txt), and start it again"
-            )
+            raise other_versions(f"{address}: {place}", wrong)
+
+
+def other_versions(place: str, wrong: list[str]) -> BuildError:
+    """What to say where `place` runs other versions."""
+    return BuildError(
+        f"{place} has other versions than this command: {', '.join(wrong)}; expected the same. "
+        "Install the same environment there (constraints.txt), and start it again"
+    )
+
+
+def versions() -> dict[str, str | None]:
+    """What runs in this process, by package."""
+    from distributed.versions import get_package_info
+
+    return get_package_info(PACKAGES)
 
 
 def differences(

@@ -1,60 +1,110 @@
 """An executor whose calls run on a Dask cluster, so that the plain stages need not know of Dask.
 
 A call whose worker dies runs again on another one; parts are idempotent, so that costs one part. Everything else that
-can go wrong with a cluster ends in one sentence: no scheduler, no worker, other versions, a folder out of sight.
+can go wrong with a cluster ends in one sentence: no scheduler, no worker, other versions, a folder out of sight, a part
+that hangs. Workers may come at any time, so each call looks at its own before it begins.
 """
 
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Executor, Future, InvalidStateError
 from concurrent.futures import wait as wait_for
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from uuid import uuid4
 
-from flows.dask_cluster import connect, no_worker, require_same_versions, require_workers
+from flows.dask_cluster import (
+    CONNECT_S,
+    connect,
+    differences,
+    no_worker,
+    other_versions,
+    require_same_versions,
+    require_workers,
+    versions,
+)
 from manifests import files
 from manifests.errors import BuildError
+from manifests.stage import Step
 
 if TYPE_CHECKING:
     import distributed
 
-PATIENCE_S = 60.0  # without any worker
+LIMIT_S = 3600.0  # without the end of any part: a tar of SA-1B takes minutes
 _LOGGERS = ("distributed", "distributed.client", "distributed.comm", "distributed.core", "tornado.application")
 
 A = ParamSpec("A")
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long is waited, in seconds, before a cluster is given up."""
+
+    worker_s: float = 60.0  # for any worker
+    answer_s: float = 60.0  # for the scheduler to say anything
+    part_s: float = LIMIT_S  # for any part to end
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call(Generic[T]):
+    """A call that runs only where it runs as it would here: with these versions, and where its folder is seen."""
+
+    function: Callable[[], T]
+    folder: str  # of the stage; empty: none
+    versions: Mapping[str, str | None]
+
+    def __call__(self) -> T:
+        """What the function returns.
+
+        Raises:
+            BuildError: this worker is not fit for it.
+        """
+        if wrong := differences(self.versions, versions()):
+            raise other_versions(f"the Dask worker at {_worker()}", wrong)
+        if self.folder and files.is_local(self.folder) and not files.exists(self.folder):
+            raise out_of_sight(self.folder, f"the Dask worker at {_worker()}")
+        return self.function()
+
+
 class DaskExecutor(Executor):
     """Every call that is submitted runs once on some worker, or more often if workers die."""
 
-    def __init__(self, client: "distributed.Client", address: str, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, client: "distributed.Client", address: str, *, patience: Patience) -> None:
         self._client = client
         self._address = address
-        self._patience_s = patience_s
-        self._sent: dict[Future[Any], distributed.Future[Any]] = {}
+        self._patience = patience
+        self._versions = versions()
+        self._sent: dict[Future[Any], tuple[str, distributed.Future[Any]]] = {}  # with what each is called
         self._lock = threading.Lock()  # of `_sent`
         self._left = threading.Event()
         self._num_threads = 1
+        self._ended_s = time.monotonic()  # when a call ended, or began to be waited for
+        self._look()
         threading.Thread(target=self._watch, daemon=True).start()
 
     @property
     def at_once(self) -> int:
         """Parts that a stage keeps in flight: two for each thread that the cluster has now."""
-        self._look()
         return 2 * max(1, self._num_threads)
 
     def submit(self, fn: Callable[A, T], /, *args: A.args, **kwargs: A.kwargs) -> Future[T]:
         """The future of `fn`, which fails with what `fn` raised, or with a BuildError that names what broke."""
         if self._client.status != "running":
             raise self._gone()
-        sent = self._client.submit(fn, *args, **kwargs, pure=False)
+        folder, title = (fn.folder, fn.title) if isinstance(fn, Step) else ("", "call")
+        label = next((str(arg.name) for arg in args if hasattr(arg, "name")), "a call")
+        call = Call(partial(fn, *args, **kwargs), folder, self._versions)
+        sent = self._client.submit(call, pure=False, key=f"{title}-{uuid4().hex}")
         found: Future[T] = Future()
         with self._lock:
-            self._sent[found] = sent
-        label = next((str(arg.name) for arg in args if hasattr(arg, "name")), "a call")
+            if not self._sent:
+                self._ended_s = time.monotonic()
+            self._sent[found] = label, sent
         sent.add_done_callback(partial(self._hand_on, found, label))  # type: ignore[no-untyped-call]
         return found
 
@@ -64,7 +114,7 @@ class DaskExecutor(Executor):
             waiting = dict(self._sent)
         if cancel_futures:
             with contextlib.suppress(OSError, RuntimeError, CancelledError):  # the scheduler may be gone
-                self._client.cancel(list(waiting.values()), force=True)  # type: ignore[no-untyped-call]
+                self._client.cancel([sent for _, sent in waiting.values()], force=True)  # type: ignore[no-untyped-call]
         elif wait:
             wait_for(waiting)
         self._left.set()
@@ -85,10 +135,7 @@ class DaskExecutor(Executor):
             files.remove(probe)
         blind = sorted(worker for worker, sees in found.items() if sees is not True)
         if blind:
-            raise BuildError(
-                f"{folder}: not seen by {len(blind)} of {len(found)} Dask workers, first {blind[0]}; expected one "
-                "folder for all. Choose an --out on a disk that all machines share, or in a bucket"
-            )
+            raise out_of_sight(folder, f"{len(blind)} of {len(found)} Dask workers, first {blind[0]}")
 
     def _hand_on(self, found: Future[T], label: str, done: "distributed.Future[T]") -> None:
         """Let `found` end as `done` ended."""
@@ -115,6 +162,7 @@ class DaskExecutor(Executor):
     def _forget(self, found: Future[Any]) -> None:
         with self._lock:
             self._sent.pop(found, None)
+            self._ended_s = time.monotonic()
 
     def _gone(self) -> BuildError:
         return BuildError(
@@ -122,27 +170,63 @@ class DaskExecutor(Executor):
             "Start it again and run the same command again to go on; finished parts are kept"
         )
 
-    def _look(self) -> int:
-        """How many workers there are, as far as can be told."""
-        if self._client.status == "running":
-            with contextlib.suppress(OSError, RuntimeError, CancelledError):
-                info = self._client.scheduler_info(n_workers=0)
-                self._num_threads = int(info["total_threads"])
-                return int(info["n_workers"])
-        return 1
+    def _look(self) -> int | None:
+        """How many workers there are; None if the scheduler does not say."""
+        if self._client.status != "running":
+            return None
+        ask = self._client.scheduler.identity  # type: ignore[union-attr]
+        try:
+            info = self._client.sync(ask, n_workers=0, callback_timeout=self._patience.answer_s / 2)  # type: ignore[no-untyped-call]
+        except (OSError, RuntimeError, AttributeError, CancelledError):  # a TimeoutError is an OSError
+            return None
+        self._num_threads = int(info["total_threads"])
+        return int(info["n_workers"])
 
     def _watch(self) -> None:
-        """Give everything up once there has been no worker for so long that none is likely to come."""
-        step_s = min(1.0, self._patience_s / 2)
-        without_s = 0.0
-        while not self._left.wait(step_s):
-            without_s = 0.0 if self._look() else without_s + step_s
-            if without_s >= self._patience_s:
-                without_s = 0.0
-                with self._lock:
-                    waiting = list(self._sent)
-                for found in waiting:
-                    self._fail(found, no_worker(self._address, self._patience_s))
+        """Give everything up once a cluster has been of no use for so long that it is not likely to be again."""
+        patience = self._patience
+        told_s = seen_s = time.monotonic()  # when the scheduler said something, and that there is a worker
+        while not self._left.wait(min(1.0, min(patience.worker_s, patience.answer_s, patience.part_s) / 2)):
+            num_workers, now_s = self._look(), time.monotonic()
+            told_s = told_s if num_workers is None else now_s
+            seen_s = seen_s if num_workers == 0 else now_s
+            if now_s - told_s >= patience.answer_s:
+                self._give_up(self._gone())
+            elif now_s - seen_s >= patience.worker_s:
+                self._give_up(no_worker(self._address, patience.worker_s))
+            elif now_s - self._ended_s >= patience.part_s:
+                self._give_up(self._hangs())
+
+    def _give_up(self, error: BuildError) -> None:
+        with self._lock:
+            waiting = list(self._sent)
+        for found in waiting:
+            self._fail(found, error)
+
+    def _hangs(self) -> BuildError:
+        with self._lock:
+            labels = sorted(label for label, _ in self._sent.values())
+        return BuildError(
+            f"{self._address}: no part has ended for {self._patience.part_s:.0f} s, and {len(labels)} are waited for, "
+            f"first {next(iter(labels), 'none')}; expected minutes. Look at the workers' logs and at the disk that "
+            "they read, restart the workers, and run the same command again to go on"
+        )
+
+
+def out_of_sight(folder: str, who: str) -> BuildError:
+    """What to say where `who` does not see the folder."""
+    return BuildError(
+        f"{folder}: not seen by {who}; expected one folder for all. Choose an --out on a disk that all machines share, "
+        "or in a bucket"
+    )
+
+
+def _worker() -> str:
+    """The address of the worker that this runs on."""
+    from distributed import get_worker
+
+    address: str = get_worker().address
+    return address
 
 
 def _died(address: str, label: str, killed: "distributed.KilledWorker") -> BuildError:
@@ -154,7 +238,7 @@ def _died(address: str, label: str, killed: "distributed.KilledWorker") -> Build
 
 
 @contextlib.contextmanager
-def dask_executor(address: str, *, patience_s: float = PATIENCE_S) -> Iterator[DaskExecutor]:
+def dask_executor(address: str, *, patience: Patience | None = None) -> Iterator[DaskExecutor]:
     """An executor on the cluster whose scheduler is at `address`; what has not begun is taken back on leaving.
 
     Raises:
@@ -164,16 +248,27 @@ def dask_executor(address: str, *, patience_s: float = PATIENCE_S) -> Iterator[D
         import distributed  # noqa: F401
     except ImportError as error:
         raise BuildError(f"{address}: needs the package distributed. Install it: pip install absentia[dask]") from error
-    with _quiet(), contextlib.closing(connect(address)) as client:
-        require_workers(client, address, patience_s)
+    patience = patience or Patience()
+    with _quiet(), _closing(connect(address)) as client:
+        require_workers(client, address, patience.worker_s)
         require_same_versions(client, address)
-        executor = DaskExecutor(client, address, patience_s=patience_s)
+        executor = DaskExecutor(client, address, patience=patience)
         try:
             yield executor
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             raise
         executor.shutdown()
+
+
+@contextlib.contextmanager
+def _closing(client: "distributed.Client") -> Iterator["distributed.Client"]:
+    """The client, closed in the end; a scheduler that does not say goodbye is not waited for."""
+    try:
+        yield client
+    finally:
+        with contextlib.suppress(OSError):
+            client.close(timeout=CONNECT_S)  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager

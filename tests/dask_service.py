@@ -24,19 +24,19 @@ class Cluster:
     scheduler: subprocess.Popen[bytes] | None = None
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start(self, *command: str, name: str) -> subprocess.Popen[bytes]:
+    def start(self, *command: str, name: str, **variables: str) -> subprocess.Popen[bytes]:
         """One process of the cluster."""
-        environment = clean_environment(self.folder / "home", OMP_NUM_THREADS="1")
+        environment = clean_environment(self.folder / "home", OMP_NUM_THREADS="1", **variables)
         line = [str(BIN / "python"), "-m", "dask", *command]
         process = running(line, environment, self.folder / f"{name}.log", cwd=self.folder)
         return self.stack.enter_context(process)
 
-    def add_worker(self) -> subprocess.Popen[bytes]:
-        """A worker more."""
+    def add_worker(self, **variables: str) -> subprocess.Popen[bytes]:
+        """A worker more, with more variables in its environment."""
         name = f"worker-{len(self.workers)}"
         options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--name", name]
         place = ["--local-directory", str(self.folder / name), "--memory-limit", "0"]
-        self.workers.append(self.start("worker", self.address, *options, *place, name=name))
+        self.workers.append(self.start("worker", self.address, *options, *place, name=name, **variables))
         return self.workers[-1]
 
     def log(self, name: str) -> Path:
@@ -45,18 +45,21 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def dask_cluster(folder: Path, *, num_workers: int = 2) -> Iterator[Cluster]:
-    """A cluster in a folder of its own, all of which is killed in the end."""
+def dask_cluster(folder: Path, *, num_workers: int = 2, **variables: str) -> Iterator[Cluster]:
+    """A cluster in a folder of its own, all of which is killed in the end; the scheduler gets the variables."""
     folder.mkdir()
     with contextlib.ExitStack() as stack:
         cluster = Cluster(folder=folder, stack=stack)
         told = folder / "scheduler.json"
         options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(told)]
-        cluster.scheduler = cluster.start("scheduler", *options, name="scheduler")
+        cluster.scheduler = cluster.start("scheduler", *options, name="scheduler", **variables)
         wait_for("a scheduler", lambda: bool(_address(told)), cluster.log("scheduler"), limit_s=LIMIT_S)
         cluster.address = _address(told)
         for _ in range(num_workers):
             cluster.add_worker()
+        for number in range(num_workers):
+            log = cluster.log(f"worker-{number}")
+            wait_for("a worker", lambda log=log: "Registered to" in log.read_text(), log, limit_s=LIMIT_S)  # type: ignore[misc]
         yield cluster
 
 
