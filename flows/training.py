@@ -7,20 +7,17 @@ checkpoint when the same call is made again.
 import os
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from manifests import files
 from manifests.errors import TrainingError
 from manifests.manifest import read_manifest
 from student.config import TrainConfig
 from student.readings import Evaluation, read_json
-from student.run_record import RunRecord, read_run, write_run
+from student.run_record import RunRecord, read_run
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from student.predict import Summary
-    from student.preparing import Request
 
 _READERS = 2  # the most that are worth having for one process that trains
 
@@ -72,14 +69,14 @@ def train(
     with joined(chosen) as ranks, until_sigterm() as stop:
         prepared = prepare(request)
         if isinstance(prepared, RunRecord):
-            return _ended(request, prepared)
+            return prepared
         with until_interrupt(stop.set) as interrupted:
             standing = train_prepared(prepared, ranks, progress, stop)
     if not standing.finished:
         if interrupted.is_set():
             raise KeyboardInterrupt
         raise TrainingError(f"{out}: was asked to stop after {standing.step} steps; do the same again, and it goes on")
-    return msgspec.structs.replace(prepared.record, steps=standing.step, best=standing.best, finished=True)
+    return standing.told(prepared.record)
 
 
 def _num_cores() -> int:
@@ -95,19 +92,6 @@ def _was_stopped(out: str) -> bool:
     if record is None or record.finished or not files.exists(last):
         return False
     return not read_checkpoint(last).state.finished
-
-
-def _ended(request: "Request", record: RunRecord) -> RunRecord:
-    """The record of a run that is finished; one that was killed just before it said so says so now."""
-    from student.checkpoint import read_checkpoint
-    from student.preparing import LAST
-
-    if record.finished:
-        return record
-    state = read_checkpoint(files.join(request.out, LAST)).state
-    found = msgspec.structs.replace(record, steps=state.step, best=state.best, finished=True)
-    write_run(request.out, found)
-    return found
 
 
 def evaluate(run: str, build: str, *, split: str = "test", name: str = "", progress: "Progress") -> Evaluation:

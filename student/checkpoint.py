@@ -20,7 +20,7 @@ from student.config import TrainConfig
 from student.image_weights import is_plain_name
 from student.model import Student
 from student.readings import Start
-from student.run_record import Best, BuildUsed, TableUsed, require_schema
+from student.run_record import Best, BuildUsed, TableUsed, ValChoice, require_schema
 
 CHECKPOINT_SCHEMA = 1
 MODEL, ALIGN, OPTIMIZER = "model.", "align.", "optimizer."  # what tensors' names begin with
@@ -60,6 +60,7 @@ class CheckpointState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     finished: bool
     validated: int = 0  # the step at which val was last looked at
     best: Best | None = None
+    choice: ValChoice | None = None  # for the best weights, once the run is finished
     loss_scale: float | None = None  # of float16 on a GPU
     loss_scale_steps: int = 0  # updates since it grew
     running: dict[str, Running] = {}

@@ -3,7 +3,8 @@
     python -m student.evaluate RUN|PREDICTIONS.parquet BUILD --split test --out DIR
 
 Of a run or an export, val and test are predicted first. Of any other model, one table with the rows of both is enough:
-key, phrase, presence and mask. The threshold and the temperature come from val and never from what is judged.
+key, phrase, presence and mask. The threshold and the temperature come from val and never from what is judged; a run
+that was trained on this very build keeps them in its checkpoint, and val is not asked again.
 """
 
 import argparse
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from student.evaluation import Evaluated
+    from student.fitted import Fitted
+    from student.predictor import Predictor
     from student.readings import Evaluation, Latency, Start
+    from student.run_record import RunRecord
 
 EVALUATION_NAME = "evaluation.json"
 SUMS_NAME = "sums.parquet"
@@ -64,6 +68,7 @@ class Made:
     start: "Start" = ""
     predictor_sha256: str = ""
     latency: "Latency | None" = None
+    fitted: "Fitted | None" = None  # what val chose when the model was made
 
 
 def evaluate_into(options: Options, progress: "Progress | None" = None) -> "Evaluated":
@@ -85,6 +90,7 @@ def evaluate_into(options: Options, progress: "Progress | None" = None) -> "Eval
         build=options.build,
         split=options.split,
         val_predictions=made.val_predictions,
+        fitted=made.fitted,
         name=options.name or made.name,
         max_missing_share=options.max_missing_share,
     )
@@ -118,7 +124,9 @@ def _predicted(options: Options, progress: "Progress | None") -> Made:
 
     predictor = open_predictor(options.source)
     _log.info("%s (%s)", predictor.name, predictor.digest())
-    has_val = bool(read_manifest(options.build).splits.get(_FITTED_SPLIT))
+    record = None if options.source.startswith(SAM3) else read_run(options.source)
+    fitted = None if options.val_predictions else _kept(record, predictor, options.build)
+    has_val = fitted is None and bool(read_manifest(options.build).splits.get(_FITTED_SPLIT))
     table, of_val = (
         files.join(options.out, name) for name in (PREDICTIONS_NAME, f"{_FITTED_SPLIT}-{PREDICTIONS_NAME}")
     )
@@ -127,7 +135,6 @@ def _predicted(options: Options, progress: "Progress | None") -> Made:
     with _bars(options, progress) as bars:
         for split, uri in wanted.items():
             predict_split(predictor, options.build, split, uri, progress=bars)
-    record = None if options.source.startswith(SAM3) else read_run(options.source)
     latency = files.join(options.source, LATENCY_NAME)
     return Made(
         predictions=table,
@@ -136,7 +143,19 @@ def _predicted(options: Options, progress: "Progress | None") -> Made:
         start=record.start if record else "",
         predictor_sha256=predictor.digest(),
         latency=read_json(latency, Latency) if files.exists(latency) else None,
+        fitted=fitted,
     )
+
+
+def _kept(record: "RunRecord | None", predictor: "Predictor", build: str) -> "Fitted | None":
+    """What the val of `build`, and no other, chose for these very weights when they were trained; None otherwise."""
+    from student.fitted import as_chosen
+    from student.run_record import build_used
+
+    choice = record.choice if record else None
+    if choice is None or (choice.student, choice.builds) != (predictor.digest(), [build_used(build, None).sha256]):
+        return None
+    return as_chosen(choice)
 
 
 def _with_run(evaluation: "Evaluation", made: Made) -> "Evaluation":

@@ -31,6 +31,7 @@ class Asked:
     build: str
     split: str = "test"
     val_predictions: str = ""  # where the rows of val are; "" for the same table
+    fitted: Fitted | None = None  # what val chose, where that is known already
     name: str = ""  # "" for what the table says of itself
     max_missing_share: float = MAX_MISSING_SHARE
     seed: int = 0  # of the bootstrap
@@ -59,7 +60,7 @@ def evaluate(asked: Asked, *, progress: Progress | None = None) -> Evaluated:
     step("answers")
     answers = read_answers(truth, asked.predictions, max_missing_share=asked.max_missing_share)
     of_val = asked.val_predictions or asked.predictions
-    fitted = fit_on_val(asked.build, of_val, max_missing_share=asked.max_missing_share)
+    fitted = asked.fitted or fit_on_val({asked.build: of_val}, max_missing_share=asked.max_missing_share)
     step("masks")
     judged = judge(truth, answers)
     step("measure")

@@ -33,6 +33,8 @@ class VariantRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     size: int  # side of the letterboxed picture in pixels
     context: int  # tokens of a phrase, its two ends included
     num_phrases: int  # of one call
+    temperature: float | None = None  # what val chose for the student in float; None where the run keeps no choice
+    threshold: float | None = None  # "present" is said from this presence on
     sha256: dict[str, str] = {}  # of each graph's file
 
 

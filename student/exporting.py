@@ -9,7 +9,7 @@ from rich.progress import Progress
 
 from manifests import files
 from student.calibration_set import calibration_set, split_pictures
-from student.checkpoint import SUFFIX, Which, load_student
+from student.checkpoint import SUFFIX, Loaded, Which, load_student
 from student.export_record import (
     EXPORT_NAME,
     GRAPHS,
@@ -29,6 +29,7 @@ from student.parity import BOUND, Asked, difference, made_pictures, require_pari
 from student.quantisation import BASES, QUANTISATION_NAME, Trial, chosen_of, quantise
 from student.readings import Quantisation
 from student.run_record import name_of
+from student.torch_predictor import TorchPredictor
 from student.variant_judge import VariantJudge
 
 PARITY_PICTURES = 8
@@ -69,11 +70,12 @@ def export_run(wanted: Wanted, progress: Progress) -> Exported:
         ManifestError: the build has no such split, or is damaged.
         ExportError: fp32 strays from the student, or the calibration set asks for nothing absent.
     """
-    student = load_student(wanted.run, wanted.which).student
+    loaded = load_student(wanted.run, wanted.which)
+    student = loaded.student
     size, out = student.config.size, wanted.out
     asked = calibration_set(wanted.build, size=size, num=wanted.num_calibration) if wanted.quantised else []
     pictures = _pictures(wanted, size)
-    record = _record(wanted, student)
+    record = record_of(wanted, loaded)
     files.make_folder(out)
     remove_export(out)
     bases = _bases(student, wanted.num_phrases)
@@ -105,7 +107,10 @@ def _finish(out: str, variants: list[str], chosen: str, parity: Parity, found: Q
     return Exported(out=out, variants=variants, chosen=chosen, parity=parity, quantisation=found)
 
 
-def _record(wanted: Wanted, student: Student) -> VariantRecord:
+def record_of(wanted: Wanted, loaded: Loaded) -> VariantRecord:
+    """What every variant says of itself besides its name; with val's choice where that is for these weights."""
+    student, choice = loaded.student, loaded.state.choice
+    is_of_these = choice is not None and choice.student == TorchPredictor(student).digest()
     return VariantRecord(
         name=BASES[0],
         student=name_of(wanted.run),
@@ -113,6 +118,8 @@ def _record(wanted: Wanted, student: Student) -> VariantRecord:
         size=student.config.size,
         context=student.config.context,
         num_phrases=wanted.num_phrases,
+        temperature=choice.temperature if choice and is_of_these else None,
+        threshold=choice.threshold if choice and is_of_these else None,
     )
 
 

@@ -23,6 +23,7 @@ from student.run_record import (
     read_run,
     table_used,
     versions,
+    write_run,
 )
 from student.schedule import ALIGNMENT
 from student.soft_targets import SoftTargets, read_soft_targets
@@ -122,7 +123,7 @@ def prepare(request: Request) -> Prepared | RunRecord:
         CheckpointError: there is nothing to resume or to begin with, or it is of another run or model.
         AbsentiaError: a build, table or config cannot be used.
     """
-    before = read_run(request.out)
+    before = _record_of(request.out)
     resumed = _resumed(request)
     settled = _settle(request, resumed.state if resumed else None)
     if resumed is not None:
@@ -164,6 +165,19 @@ def _make_learner(config: TrainConfig, teacher: Teacher | None, *, fresh: bool) 
     torch.manual_seed(config.seed)
     model = config.model if fresh else msgspec.structs.replace(config.model, pretrained=False)
     return Learner(Student(model), teacher.width if teacher else None)
+
+
+def _record_of(out: str) -> RunRecord | None:
+    """The record in `out`; a run that was killed between its last checkpoint and its record is told to its end."""
+    record, last = read_run(out), files.join(out, LAST)
+    if record is None or record.finished or not files.exists(last):
+        return record
+    state = read_checkpoint(last).state
+    if not state.finished:
+        return record
+    told = msgspec.structs.replace(record, steps=state.step, best=state.best, choice=state.choice, finished=True)
+    write_run(out, told)
+    return told
 
 
 def _resumed(request: Request) -> Checkpoint | None:

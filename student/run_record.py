@@ -43,6 +43,17 @@ class Best(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     metric: str  # what `value` is: il_mcc + miou, or what of it the labels of val allow
 
 
+class ValChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What val chose for the best weights: the temperature of their presences, and from where on they say "present"."""
+
+    student: str  # digest of the weights that it was chosen for; others have no use for it
+    builds: list[str]  # digests of the builds whose val chose
+    num_prompts: int  # that were judged
+    temperature: float | None = None
+    threshold: float | None = None
+    why_not: str = ""  # why nothing was chosen
+
+
 class InitReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `--init` took over."""
 
@@ -75,6 +86,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     steps: int = 0
     num_resumed: int = 0
     best: Best | None = None
+    choice: ValChoice | None = None  # once the run is finished
 
 
 def versions() -> dict[str, str]:

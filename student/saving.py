@@ -6,10 +6,10 @@ import msgspec
 from torch import Tensor
 
 from manifests import files
-from student.checkpoint import ALIGN, MODEL, OPTIMIZER, CheckpointState, Running, write_checkpoint
+from student.checkpoint import ALIGN, MODEL, OPTIMIZER, CheckpointState, Running, read_checkpoint, write_checkpoint
 from student.config import encode_config
 from student.preparing import BEST, LAST, Prepared
-from student.run_record import CONFIG_NAME, Best, RunRecord, write_run
+from student.run_record import CONFIG_NAME, Best, RunRecord, ValChoice, write_run
 from student.schedule import Schedule
 from student.stepping import Stepper
 
@@ -23,7 +23,14 @@ class Standing:
     best: Best | None = None
     running: dict[str, Running] = field(default_factory=dict)  # losses since the last line of the history
     order_digest: str = ""
+    choice: ValChoice | None = None  # of val for the best weights, once all steps are done
     finished: bool = False
+
+    def told(self, record: RunRecord) -> RunRecord:
+        """The record of the run as far as it came."""
+        return msgspec.structs.replace(
+            record, steps=self.step, best=self.best, choice=self.choice, finished=self.finished
+        )
 
     def remember(self, found: dict[str, Running]) -> None:
         """Add the losses of a step to those that are running."""
@@ -67,15 +74,18 @@ class Saver:
         """Keep the model alone."""
         write_checkpoint(self._uri(BEST), self._model(), self._state(standing))
 
+    def keep_choice(self, choice: ValChoice) -> None:
+        """Write what val chose into the best checkpoint; its weights stay as they are."""
+        found = read_checkpoint(self._uri(BEST))
+        write_checkpoint(found.uri, found.tensors, msgspec.structs.replace(found.state, choice=choice))
+
     def save_last(self, standing: Standing) -> RunRecord:
         """Keep all that resuming needs, then say so in `run.json`; what that says."""
         align = self.stepper.learner.align.state_dict()
         optimiser = self.stepper.optimiser_tensors()
         tensors = self._model() | _named(ALIGN, align) | _named(OPTIMIZER, optimiser)
         write_checkpoint(self._uri(LAST), tensors, self._state(standing))
-        record = msgspec.structs.replace(
-            self.prepared.record, steps=standing.step, best=standing.best, finished=standing.finished
-        )
+        record = standing.told(self.prepared.record)
         write_run(self.prepared.request.out, record)
         return record
 
@@ -107,6 +117,7 @@ class Saver:
             finished=standing.finished,
             validated=standing.validated,
             best=standing.best,
+            choice=standing.choice,
             loss_scale=loss_scale,
             loss_scale_steps=loss_scale_steps,
             running=standing.running,

@@ -161,8 +161,6 @@ def _leave_to_the_lead(error: AbsentiaError) -> None:
 
 def _train(request: "Request", ranks: "Ranks") -> "tuple[RunRecord, bool]":
     """The record of the run as far as it came, and whether Ctrl-C stopped it."""
-    import msgspec
-
     from student.initial import describe_init
     from student.preparing import prepare
     from student.run_record import RunRecord
@@ -183,10 +181,7 @@ def _train(request: "Request", ranks: "Ranks") -> "tuple[RunRecord, bool]":
         quiet = request.quiet or not ranks.leads
         with until_interrupt(stop.set) as interrupted, progress_bar(quiet=quiet) as progress:
             standing = train(prepared, ranks, progress, stop)
-        record = msgspec.structs.replace(
-            prepared.record, steps=standing.step, best=standing.best, finished=standing.finished
-        )
-        return record, interrupted.is_set()
+        return standing.told(prepared.record), interrupted.is_set()
 
 
 def _request(options: argparse.Namespace, builds: dict[str, float | None]) -> "Request":

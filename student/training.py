@@ -15,6 +15,7 @@ from rich.progress import Progress, TaskID
 from manifests.errors import CheckpointError
 from shards.batch import Batch
 from shards.reader import Loader
+from student.choosing import choose_on_val
 from student.config import TrainConfig
 from student.curves import draw_curves
 from student.distributed import Ranks
@@ -22,9 +23,9 @@ from student.history import History, LossLine
 from student.lesson import Tutor
 from student.opening import open_train, open_val
 from student.preparing import Prepared
-from student.run_record import Best
+from student.run_record import Best, ValChoice
 from student.saving import Saver, Standing, standing_of
-from student.schedule import ALIGNMENT, Place, Schedule, make_schedule, rate_factor
+from student.schedule import ALIGNMENT, REFINEMENT, Place, Schedule, make_schedule, rate_factor
 from student.stepping import Stepper, autocast
 from student.validation import judge, validate
 
@@ -50,6 +51,8 @@ class Trainer:
     def run(self) -> None:
         """Train to the end, or to the step at which any rank is asked to stop."""
         standing = self.standing
+        if standing.step == self.schedule.num_steps:  # it was killed between its last step and its end
+            self.stepper.begin(self.schedule.at(standing.step - 1), self.prepared.resumed)
         while standing.step < self.schedule.num_steps:
             if not self._run_phase(self.schedule.at(standing.step)):
                 self._save()
@@ -149,10 +152,25 @@ class Trainer:
     def _finish(self) -> None:
         if self.standing.best is None:
             self._keep(Best(step=self.standing.step, value=0.0, metric="none: phase 1 alone is not judged"))
+        if self.saver is not None:
+            self.standing.choice = self._choose()
+            self.saver.keep_choice(self.standing.choice)
         self.standing.finished = True
         self._save()
         if self.saver is not None:
             draw_curves(self.prepared.request.out)
+
+    def _choose(self) -> ValChoice:
+        """What val chooses for the best weights; only the rank that leads asks it."""
+        prepared = self.prepared
+        used = dict(zip(prepared.request.builds, prepared.settled.builds, strict=True))
+        return choose_on_val(
+            prepared.request.out,
+            {folder: used[folder] for folder in prepared.val_builds},
+            device=self.ranks.device,
+            progress=self.progress,
+            why_not="" if REFINEMENT in prepared.settled.phases else "phase 1 alone teaches no presence",
+        )
 
 
 def train(prepared: Prepared, ranks: Ranks, progress: Progress, stop: Event) -> Standing:

@@ -11,6 +11,8 @@ from student.export_record import Graph, VariantRecord
 from student.graphs import Graphs, encode_graphs, export_graphs
 from student.model import Student
 from student.onnx_predictor import OnnxPredictor
+from student.run_record import ValChoice
+from student.torch_predictor import TorchPredictor
 
 PHRASES = 3  # of one call
 TINY = ModelConfig(
@@ -63,8 +65,14 @@ def fake_graphs() -> dict[Graph, bytes]:
     return {"image": b"i", "text": b"t", "decoder": b"d"}
 
 
-def write_run(folder: Path, student: Student) -> Path:
-    """The folder of a run that ended with `student`."""
+def make_choice(student: Student) -> ValChoice:
+    """What val may have chosen for `student`."""
+    digest = TorchPredictor(student).digest()
+    return ValChoice(student=digest, builds=["0" * 64], num_prompts=9, temperature=1.25, threshold=0.375)
+
+
+def write_run(folder: Path, student: Student, choice: ValChoice | None = None) -> Path:
+    """The folder of a run that ended with `student`, for which val chose `choice`."""
     folder.mkdir(parents=True)
     state = CheckpointState(
         start="scratch",
@@ -82,6 +90,7 @@ def write_run(folder: Path, student: Student) -> Path:
         one_class=False,
         positives_only=False,
         finished=True,
+        choice=choice,
     )
     tensors = {MODEL + name: tensor for name, tensor in student.state_dict().items()}
     write_checkpoint(str(folder / "best.safetensors"), tensors, state)

@@ -17,7 +17,7 @@ from manifests.errors import ExportError
 from student import export, latency
 from student.calibration_set import calibration_set, require_both, split_pictures
 from student.drops import METRICS, verdict_of
-from student.export_record import GRAPHS, Parity, read_export
+from student.export_record import GRAPHS, Parity, read_export, read_variant_record
 from student.latency import read_latency_of
 from student.model import Student
 from student.parity import Asked
@@ -27,7 +27,7 @@ from student.predict import open_predictor
 from student.readings import Latency, Quantisation, read_json
 from student.tokens import ask
 from student.verdicts import conditions_apart
-from tests.exports import TINY, tiny_student, write_run
+from tests.exports import TINY, make_choice, tiny_student, write_run
 from tests.worlds import REPOSITORY, build_world, write_world
 
 BENCH_LINES = 40
@@ -70,7 +70,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("export")
     build = folder / "build"
     build_world(write_world(folder / "world", coco_images=24, sa1b_images=30, samples=40), build)
-    run = write_run(folder / "run", separate(tiny_student(), build))
+    student = separate(tiny_student(), build)
+    run = write_run(folder / "run", student, make_choice(student))
     said = StringIO()
     options = ["--build", str(build), "--quantize", "int8-int4", "--bound", "0", "--pictures", "12", "--quiet"]
     with redirect_stdout(said):
@@ -94,6 +95,12 @@ def test_every_variant_is_judged_against_both_bases_on_both_metrics(made: Made) 
     assert {drop.base for drop in found.variants[1].drops} == {"fp32"}
     assert found.variants[0].flipped_presences == 0
     assert found.variants[2].num_prompts == found.variants[0].num_prompts > 0
+
+
+def test_every_variant_carries_what_val_chose_for_the_student(made: Made) -> None:
+    for name in read_export(str(made.out)).variants:
+        variant = read_variant_record(str(made.out / name))
+        assert (variant.temperature, variant.threshold) == (1.25, 0.375)
 
 
 def test_files_memory_and_latency_of_each_variant_are_told(made: Made) -> None:
