@@ -10,7 +10,9 @@ dropped with a `Reason`, counted, kept in `rejects.parquet`, and the run goes on
     ├── TableError       a Parquet file is not the table that it should be
     ├── ManifestError    a finished build is damaged, or is of another version
     ├── BuildError       the build cannot go on: a short source, too many rejects, a changed input
-    ├── StorageError     a disk is full, a folder read-only, a bucket out of reach
+    │   └── NothingMinedError  every candidate was rejected
+    ├── StorageError     a disk is full, a folder read-only, a bucket refuses
+    │   └── UnreachableError  a disk or a bucket is out of reach for now: what passes by itself
     ├── CheckpointError  a student's checkpoint is missing, damaged, or does not fit what is asked
     ├── TrainingError    training cannot begin or go on: its data teaches nothing, or a loss is no number
     ├── PredictionError  a model cannot be asked, or what it answers is no probability
@@ -106,8 +108,19 @@ class BuildError(AbsentiaError):
     """The build cannot go on."""
 
 
+class NothingMinedError(BuildError):
+    """Mining left no row: guards rejected every candidate, or ranks left them out."""
+
+
 class StorageError(AbsentiaError):
-    """A disk is full, a folder is read-only, a bucket is out of reach."""
+    """A disk is full, a folder is read-only, a bucket refuses."""
+
+
+class UnreachableError(StorageError):
+    """A disk or a bucket is out of reach for now.
+
+    A type of its own, since what caused an error is lost on its way from one process to another.
+    """
 
 
 class CheckpointError(AbsentiaError):

@@ -11,21 +11,18 @@ import hashlib
 import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NoReturn
+from typing import IO, NoReturn
 
 import msgspec
 
-from manifests.errors import Reason, Rejected, SourceError, StorageError
-
-if TYPE_CHECKING:
-    from fsspec.spec import AbstractFileSystem
+from manifests.buckets import Found, matching, place_at
+from manifests.errors import Reason, Rejected, SourceError, StorageError, UnreachableError
+from manifests.transient import is_transient
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_GLOB = re.compile(r"[*?\[]")
 TEMPORARY = ".part-"  # a name that holds this is unfinished and may be deleted
 
 
@@ -69,37 +66,16 @@ def safe_member(name: str) -> str:
     return plain
 
 
-def _file_system(uri: str) -> tuple["AbstractFileSystem", str]:
-    from fsspec.core import url_to_fs  # a tenth of a second, which --help and local files need not wait for
-
-    try:
-        fs, path = url_to_fs(uri)
-    except (ImportError, ValueError) as error:
-        raise StorageError(f"{uri}: cannot be opened: {error}") from error
-    return fs, path
-
-
-def unreachable() -> tuple[type[Exception], ...]:
-    """What is raised where a place cannot be read: `OSError`, and what the clients of buckets in use raise besides."""
-    bases = (
-        ("botocore.exceptions", "BotoCoreError"),
-        ("google.auth.exceptions", "GoogleAuthError"),
-        ("aiohttp.client_exceptions", "ClientError"),
-    )
-    return (OSError, *(getattr(sys.modules[module], name) for module, name in bases if module in sys.modules))
-
-
 def open_input(uri: str) -> IO[bytes]:
     """A seekable binary file over `uri`; remote ones are read ahead in blocks of 8 MiB.
 
     Raises:
         FileNotFoundError: there is nothing at `uri`.
+        StorageError: a bucket refuses, or stays out of reach; so for all that follows.
     """
     if is_local(uri):
         return open(uri, "rb")
-    fs, path = _file_system(uri)
-    handle: IO[bytes] = fs.open(path, "rb", block_size=8 << 20)
-    return handle
+    return place_at(uri).open()
 
 
 def read_bytes(uri: str) -> bytes:
@@ -116,25 +92,28 @@ def read_range(uri: str, offset: int, num_bytes: int) -> bytes:
             return os.pread(descriptor, num_bytes, offset)
         finally:
             os.close(descriptor)
-    fs, path = _file_system(uri)
-    data: bytes = fs.cat_file(path, start=offset, end=offset + num_bytes)
-    return data
+    return place_at(uri).read_range(offset, num_bytes)
 
 
 def exists(uri: str) -> bool:
     """Whether a file or folder is at `uri`."""
     if is_local(uri):
         return os.path.exists(uri)
-    fs, path = _file_system(uri)
-    return bool(fs.exists(path))
+    return place_at(uri).find() is not None
 
 
 def num_bytes(uri: str) -> int:
     """Size of the file at `uri`."""
     if is_local(uri):
         return os.stat(uri).st_size
-    fs, path = _file_system(uri)
-    return int(fs.size(path))
+    return _found(uri).num_bytes
+
+
+def _found(uri: str) -> Found:
+    found = place_at(uri).find()
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, "nothing is there", uri)
+    return found
 
 
 def fingerprint(uri: str) -> Fingerprint:
@@ -146,24 +125,17 @@ def fingerprint(uri: str) -> Fingerprint:
     if is_local(uri):
         status = os.stat(uri)
         return Fingerprint(uri=uri, num_bytes=status.st_size, version=str(status.st_mtime_ns))
-    fs, path = _file_system(uri)
-    info = fs.info(path)
-    version = next((str(info[name]) for name in ("ETag", "etag", "md5Hash", "mtime", "created") if name in info), "")
-    return Fingerprint(uri=uri, num_bytes=int(info.get("size") or 0), version=version)
+    found = _found(uri)
+    return Fingerprint(uri=uri, num_bytes=found.num_bytes, version=found.version)
 
 
 def list_files(pattern: str) -> list[str]:
     """The files that `pattern` (a path or URL, with `*`, `?`, `[]`, `**`) names, sorted; all below it for a folder."""
-    fs, path = _file_system(pattern)
-    if _GLOB.search(path):
-        found = [p for p in fs.glob(path) if not fs.isdir(p)]
-    elif fs.isdir(path):
-        found = fs.find(path)
-    else:
-        found = [path] if fs.exists(path) else []
-    names = sorted(str(p) for p in found)
     if is_local(pattern):
-        return names
+        from fsspec.core import url_to_fs
+
+        return sorted(matching(*url_to_fs(pattern)))
+    names = sorted(place_at(pattern).paths())
     scheme = pattern[: pattern.index("://") + 3]
     rooted = pattern.startswith(f"{scheme}/")  # file:///a, but memory://a and s3://bucket/a
     return [f"{scheme}{name if rooted else name.lstrip('/')}" for name in names]
@@ -196,9 +168,7 @@ def names_in(folder: str) -> list[str]:
     """The names of the files in `folder` itself, sorted; none where it is not there."""
     if is_local(folder):
         return sorted(entry.name for entry in os.scandir(folder) if entry.is_file()) if os.path.isdir(folder) else []
-    fs, path = _file_system(folder)
-    rows = fs.ls(path, detail=True) if fs.exists(path) else []
-    return sorted(str(row["name"]).rpartition("/")[2] for row in rows if row["type"] == "file")
+    return place_at(folder).names()
 
 
 def remove(uri: str) -> None:
@@ -207,9 +177,7 @@ def remove(uri: str) -> None:
         with storage_errors(uri):
             Path(uri).unlink(missing_ok=True)
         return
-    fs, path = _file_system(uri)
-    if fs.exists(path):
-        fs.rm_file(path)
+    place_at(uri).remove()
 
 
 def _refuse(uri: str, error: OSError) -> NoReturn:
@@ -222,7 +190,8 @@ def _refuse(uri: str, error: OSError) -> NoReturn:
         errno.EFBIG: "the file grew past the limit set for this process; raise it (ulimit -f) and run again",
         errno.ENOTDIR: "a file stands where a folder is needed; choose another --out",
     }
-    raise StorageError(f"{uri}: cannot be written: {cures.get(error.errno or 0, error)}") from error
+    kind = UnreachableError if is_transient(error) else StorageError
+    raise kind(f"{uri}: cannot be written: {cures.get(error.errno or 0, error)}") from error
 
 
 @contextlib.contextmanager
@@ -245,23 +214,14 @@ def commit(uri: str) -> Iterator[IO[bytes]]:
     Raises:
         StorageError: the disk is full, the folder read-only, the bucket refuses.
     """
-    with storage_errors(uri):
-        if is_local(uri):
-            with _commit_local(uri) as file:
-                yield file
-        else:
-            with _commit_remote(uri) as file:
-                yield file
-
-
-@contextlib.contextmanager
-def _commit_remote(uri: str) -> Iterator[IO[bytes]]:
-    """A local file that is uploaded when it is whole; fsspec's transactions do not nest, and commits do."""
-    fs, path = _file_system(uri)
-    with tempfile.NamedTemporaryFile() as staged:
+    if is_local(uri):
+        with storage_errors(uri), _commit_local(uri) as file:
+            yield file
+        return
+    with storage_errors(f"{tempfile.gettempdir()}, where {uri} is staged"), tempfile.NamedTemporaryFile() as staged:
         yield staged.file
         staged.flush()
-        fs.put_file(staged.name, path)
+        place_at(uri).upload(staged.name)
 
 
 @contextlib.contextmanager
@@ -298,7 +258,9 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 
 def remove_unfinished(folder: str, *, below: Sequence[str]) -> None:
-    """Delete what a killed run left behind in the local `folder` itself, and anywhere in its folders `below`."""
+    """Delete what a killed run left behind in `folder` itself, and anywhere in its folders `below`."""
+    if not is_local(folder):
+        place_at(folder).abort_uploads(below)
     if not is_local(folder) or not os.path.isdir(folder):
         return
     with storage_errors(folder):

@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from manifests import files
 from manifests.errors import AbsentiaError
+from manifests.transient import unreachable
 
 _PACKAGES = ("manifests", "shards", "miners", "student", "flows")
 
@@ -221,7 +222,7 @@ def run_command(main: Callable[[], int]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except files.unreachable() as error:
+    except unreachable() as error:
         said = " ".join(str(error).split())
         sys.stderr.write(f"error: {said}; check that the place is right, can be reached, and that you may read it\n")
         return 1

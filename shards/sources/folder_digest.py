@@ -4,11 +4,8 @@ import hashlib
 import os
 from collections.abc import Iterator
 
-from fsspec.core import url_to_fs
-
+from manifests.buckets import place_at
 from manifests.files import is_local
-
-_VERSIONS = ("ETag", "etag", "md5Hash", "mtime", "created")
 
 
 def folder_digest(uri: str) -> str:
@@ -35,7 +32,5 @@ def _local_facts(folder: str) -> Iterator[str]:
 
 
 def _remote_facts(folder: str) -> Iterator[str]:
-    fs, path = url_to_fs(folder)
-    for name, info in fs.find(path, detail=True).items():
-        version = next((info[key] for key in _VERSIONS if key in info), "")
-        yield f"{name}\0{info.get('size')}\0{version}"
+    for name, found in place_at(folder).find_below().items():
+        yield f"{name}\0{found.num_bytes}\0{found.version}"
