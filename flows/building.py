@@ -9,12 +9,13 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from rich.progress import Progress
 
+from flows.lease import leased
 from flows.mining import decided_presences, negatives_of
 from flows.retrieving import retrieve_phrases
 from manifests import files
@@ -46,6 +47,7 @@ class _Run:
     executor: Executor
     progress: Progress
     where: str
+    require_held: Callable[[], None]  # raises if another build took the folder over
 
 
 def build(recipe: Recipe, out: str, *, executor: Executor, progress: Progress, where: str = "recipe") -> Manifest:
@@ -65,7 +67,7 @@ def build(recipe: Recipe, out: str, *, executor: Executor, progress: Progress, w
     _refuse_another(recipe, out)
     work = files.join(out, "work")
     files.make_folder(work)
-    with _locked(work):
+    with _locked(work) as require_held:
         files.remove_unfinished(out, below=("shards", "work"))
         sources = retrieve_phrases(open_sources(recipe), recipe, work=work, progress=progress)
         prepared = prepare_sources(sources, work)
@@ -87,7 +89,7 @@ def build(recipe: Recipe, out: str, *, executor: Executor, progress: Progress, w
         if manifest is None:
             files.remove(files.join(work, _RECEIPT))  # it speaks of the build that was here before
             roots = {source.name: source.root for source in sources}
-            run = _Run(out=out, executor=executor, progress=progress, where=where)
+            run = _Run(out=out, executor=executor, progress=progress, where=where, require_held=require_held)
             late = unmatched_rows(sources, prepared)
             manifest = _build(recipe, inventory, prepared, lexicon, roots, late, run)
         files.write_bytes(files.join(work, _RECEIPT), receipt.encode())
@@ -133,6 +135,7 @@ def _build(
         mined=mined,
         negatives=negatives,
     )
+    run.require_held()
     return publish(finished, out)
 
 
@@ -249,10 +252,11 @@ def _require_mining_files(recipe: Recipe) -> None:
 
 
 @contextlib.contextmanager
-def _locked(work: str) -> Iterator[None]:
-    """Keep a second build out of the same folder while this one runs (local folders only)."""
+def _locked(work: str) -> Iterator[Callable[[], None]]:
+    """Keep a second build out of the same folder while this one runs; gives what raises once that failed."""
     if not files.is_local(work):
-        yield
+        with leased(work) as require_held:
+            yield require_held
         return
     with files.storage_errors(work), open(os.path.join(work, ".lock"), "wb") as lock:
         try:
@@ -261,4 +265,4 @@ def _locked(work: str) -> Iterator[None]:
             raise BuildError(
                 f"{work}: another build is running in this folder; wait for it, or choose another"
             ) from error
-        yield
+        yield lambda: None  # the kernel lets nobody in

@@ -16,6 +16,7 @@ import pytest
 
 from manifests.stage import local_executor
 from tests.crash_driver import leftovers
+from tests.disks import small_disks
 from tests.worlds import (
     REPOSITORY,
     build_bytes,
@@ -270,21 +271,8 @@ def _require_unfinished(out: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Mounts a memory disk of so many kilobytes."""
-    mounted: list[Path] = []
-
-    def mount(num_kilobytes: int) -> Path:
-        place = tmp_path / "disk"
-        place.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={num_kilobytes}k", "tmpfs", str(place)]
-        if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
-            pytest.skip("a memory disk cannot be mounted here; the limit on file size stands in for it")
-        mounted.append(place)
-        return place
-
-    yield mount
-    for place in mounted:
-        subprocess.run(["umount", str(place)], check=True)
+    with small_disks(tmp_path / "disk") as mount:
+        yield mount
 
 
 @pytest.mark.parametrize("num_kilobytes", [40, 160, 400])
