@@ -5,10 +5,8 @@ returns at once.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 from rich.progress import Progress
 
 from flows.lease import leased
+from flows.locking import locked
 from flows.mining import decided_presences, negatives_of
 from flows.retrieving import retrieve_phrases
 from manifests import files
@@ -258,11 +257,5 @@ def _locked(work: str) -> Iterator[Callable[[], None]]:
         with leased(work) as require_held:
             yield require_held
         return
-    with files.storage_errors(work), open(os.path.join(work, ".lock"), "wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BuildError(
-                f"{work}: another build is running in this folder; wait for it, or choose another"
-            ) from error
+    with locked(work, "build"):
         yield lambda: None  # the kernel lets nobody in

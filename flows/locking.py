@@ -8,21 +8,30 @@ from collections.abc import Iterator
 from manifests import files
 from manifests.errors import BuildError
 
+_held: set[str] = set()  # by this process, whose own second lock the kernel would grant, and then drop both
+
 
 @contextlib.contextmanager
 def locked(folder: str, what: str) -> Iterator[None]:
-    """Keep another process that does `what` out of a local folder while this one does it.
+    """Keep others that do `what` out of a local folder while this one does it.
 
     The lock belongs to this process alone: reading processes that it forked and that outlive it for a moment hold none.
 
     Raises:
         BuildError: another one is at work there.
+        StorageError: the folder cannot be written.
     """
-    with files.storage_errors(folder), open(os.path.join(folder, ".lock"), "wb") as lock:
+    path = os.path.realpath(os.path.join(folder, ".lock"))
+    refused = BuildError(f"{folder}: another {what} is running in this folder; wait for it, or choose another")
+    if path in _held:
+        raise refused
+    with files.storage_errors(folder), open(path, "wb") as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
-            raise BuildError(
-                f"{folder}: another {what} is running in this folder; wait for it, or choose another"
-            ) from error
-        yield
+            raise refused from error
+        _held.add(path)
+        try:
+            yield
+        finally:
+            _held.discard(path)

@@ -19,7 +19,7 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     build: str
     student: str
     evaluation: str
-    predictions: str  # of train, for the next round; "" where none follows
+    predictions: str  # of train, for a next round; "" where none was to follow
     recipe_sha256: str
     inputs_sha256: str
     student_sha256: str  # of weights and settings

@@ -1,5 +1,6 @@
 """A progress bar that the Prefect UI shows: every stage is a progress artifact of its flow run."""
 
+import re
 import time
 from typing import Any
 from uuid import UUID
@@ -22,7 +23,7 @@ class ArtifactProgress(Progress):
     def add_task(self, description: str, *args: Any, **kwargs: Any) -> TaskID:  # noqa: ANN401  (rich's own)
         """A further stage, whose artifact is there from now on."""
         added = super().add_task(description, *args, **kwargs)
-        key = "-".join(description.lower().split())
+        key = "-".join(re.findall("[a-z0-9]+", description.lower()))
         artifact = told(create_progress_artifact, progress=0.0, key=f"progress-{key}", description=description)
         if artifact is not None and not isinstance(artifact, UUID):
             raise TypeError(f"stage {description!r} runs inside an event loop; expected a flow that is no coroutine")

@@ -9,9 +9,12 @@ import contextlib
 import logging
 import os
 import re
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from rich.progress import Progress
 
@@ -21,7 +24,7 @@ from flows.loop_record import LOOP_NAME, LoopRecord, RoundRecord, absent_of_trai
 from flows.next_recipe import FALSE_ALARM_SHARE, next_recipe
 from flows.training import evaluate, predict, train
 from manifests import files
-from manifests.errors import BuildError, RecipeError
+from manifests.errors import BuildError, NothingMinedError, RecipeError
 from manifests.manifest import MANIFEST_NAME, Manifest
 from manifests.recipe import Recipe
 from manifests.recipe_file import parse_recipe
@@ -30,6 +33,8 @@ from student.config import TrainConfig
 from student.readings import Evaluation, read_json, write_json
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 JUDGED_ON = "test"
 REPORT = "report"
@@ -48,6 +53,18 @@ class Learning:
     device: str = "auto"
 
 
+class Run(Protocol):
+    """Does what is called by a label, at once and in this process; a flow shows it as a task run."""
+
+    def __call__(self, label: str, call: Callable[[], T], /) -> T:
+        """What `call` returns."""
+
+
+def run_plainly(_label: str, call: Callable[[], T], /) -> T:
+    """What `call` returns, and nothing else."""
+    return call()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Loop:
     """Where a loop goes and what runs it."""
@@ -56,6 +73,7 @@ class _Loop:
     learning: Learning
     executor: Executor
     progress: Progress
+    run: Run
     where: str
 
     def folder(self, number: int) -> str:
@@ -71,6 +89,7 @@ def close_the_loop(
     rounds: int = 2,
     learning: Learning | None = None,
     share: float = FALSE_ALARM_SHARE,
+    run: Run = run_plainly,
     where: str = "recipe",
 ) -> LoopRecord:
     """What the finished loop in `out` came to, with the report of all rounds; what is finished there is not done again.
@@ -80,9 +99,10 @@ def close_the_loop(
         out: Folder of the loop, on this machine.
         executor: Where the parts of builds run.
         progress: Shows how far each stage is.
-        rounds: How many students are trained, 1 or more.
+        rounds: How many students are trained at most, 1 or more; fewer where one leaves no false alarm to mine.
         learning: How; None takes the defaults.
         share: Of train's absent prompts that false alarms get from round 2 on, where the recipe gives them none.
+        run: Runs training, judging and predicting, which need this process.
         where: The recipe's name in messages.
 
     Raises:
@@ -93,7 +113,7 @@ def close_the_loop(
     _refuse_foreign(out)
     files.make_folder(out)
     how = learning or Learning()
-    loop = _Loop(out=os.path.abspath(out), learning=how, executor=executor, progress=progress, where=where)
+    loop = _Loop(out=os.path.abspath(out), learning=how, executor=executor, progress=progress, run=run, where=where)
     found: list[RoundRecord] = []
     with locked(out, "loop"):
         current = moved(recipe, loop.folder(1))
@@ -101,7 +121,13 @@ def close_the_loop(
             if found:
                 predictions = files.join(loop.folder(number - 1), "predictions.parquet")
                 current = next_recipe(current, predictions, loop.folder(number), share=share)
-            found.append(_round(number, current, loop, is_last=number == rounds))
+            try:
+                found.append(_round(number, current, loop, is_last=number == rounds))
+            except NothingMinedError as error:
+                if not found:
+                    raise
+                log.info("round %d has nothing to learn from, and the loop ends before it: %s", number, error)
+                break
         return _report(recipe.name, found, loop)
 
 
@@ -128,7 +154,8 @@ def _round(number: int, asked: Recipe, loop: _Loop, *, is_last: bool) -> RoundRe
     loop.progress.advance(bar)
     built, run, judge = files.join(folder, "build"), files.join(folder, "student"), _judge(loop)
     how = loop.learning
-    train(
+    learn = partial(
+        train,
         built,
         run,
         config=how.config,
@@ -137,11 +164,14 @@ def _round(number: int, asked: Recipe, loop: _Loop, *, is_last: bool) -> RoundRe
         device=how.device,
         progress=loop.progress,
     )
+    loop.run(f"train round {number}", learn)
     loop.progress.advance(bar)
-    evaluation = evaluate(run, judge, split=JUDGED_ON, progress=loop.progress)
+    judged = partial(evaluate, run, judge, split=JUDGED_ON, progress=loop.progress)
+    evaluation = loop.run(f"evaluate round {number}", judged)
     loop.progress.advance(bar)
     if not is_last:
-        predict(run, built, files.join(folder, "predictions.parquet"), progress=loop.progress)
+        asked_again = partial(predict, run, built, files.join(folder, "predictions.parquet"), progress=loop.progress)
+        loop.run(f"predict round {number}", asked_again)
         loop.progress.advance(bar)
     return _record(number, manifest, evaluation, is_last=is_last)
 

@@ -68,6 +68,11 @@ def run_part(work: Work[T]) -> T:
     return work()
 
 
+def run_as_task(label: str, call: Callable[[], T]) -> T:
+    """What `call` returns, done in this very process and shown as one task run of the flow."""
+    return run_part(Work(call, label))
+
+
 class TaskExecutor(Executor):
     """Every call that is submitted is a task run of the flow that submits it."""
 

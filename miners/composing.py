@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from manifests.errors import BuildError, Reason, TableError
+from manifests.errors import BuildError, NothingMinedError, Reason, TableError
 from manifests.recipe import DEFAULT_RATE, SPLITS, Mine
 from manifests.sample import NegativeKind
 from miners.auditing import audit_pool
@@ -157,7 +157,7 @@ def _require_rows(found: Sequence[KindMined]) -> None:
         return
     num = sum(kind.num_candidates for kind in found)
     if num_spare := sum(kind.num_spare for kind in found):
-        raise BuildError(
+        raise NothingMinedError(
             f"{num_spare} of {num} candidates passed every guard, but none lies between range_min and range_max; "
             "expected some. Lower range_min, or raise range_max"
         )
@@ -166,7 +166,7 @@ def _require_rows(found: Sequence[KindMined]) -> None:
     worst = max(inferred or taken, key=lambda guard: taken[guard])  # what labels call present, no setting changes
     others = ", ".join(f"{guard} {num}" for guard, num in taken.items() if num and guard is not worst)
     besides = f" (besides: {others})" if others else ""
-    raise BuildError(
+    raise NothingMinedError(
         f"every one of {num} candidates was rejected, {taken[worst]} of them by the guard {str(worst)!r}{besides}; "
         f"expected some to pass. To loosen it: {LOOSEN[worst]}"
     )

@@ -82,7 +82,7 @@ class Service:
             inode = (out / "work" / ".lock").stat().st_ino
             for line in Path("/proc/locks").read_text().splitlines():
                 fields = line.split()
-                if "FLOCK" in fields and fields[5].rpartition(":")[2] == str(inode):
+                if "POSIX" in fields and fields[5].rpartition(":")[2] == str(inode):
                     return int(fields[4])
         return None
 
