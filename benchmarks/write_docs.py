@@ -29,6 +29,7 @@ ORDER = (
     "train_feed",
     "evaluate_feed",
     "metrics",
+    "prefect_server",
 )
 _HEAD = """# Benchmarks
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,15 +122,14 @@ def composed(home: Path, *, names: Sequence[str] = ("server", "worker")) -> Iter
         "8080": str(ports["worker"]),
         "database": "127.0.0.1",
     }
-    plans = {
-        "server": _plan(given["server"], here, home / "server", folder=home),
-        "worker": _plan(given["worker"], here, home / "worker", folder=REPOSITORY),
-    }
-    health = {name: _health(given[name], here) for name in plans}
     command = given["database"]["command"]
     with postgres(port=ports["database"], password=DATABASE_PASSWORD, command=command) as database:
         until(lambda: _takes_connections(database), 60, database.log.read_text)
         database.ask("CREATE DATABASE prefect", database="postgres")
+        plans = {
+            "server": _read_only(_plan(given["server"], here, home / "server")),
+            "worker": _read_only(_plan(given["worker"], here, home / "worker", folder=REPOSITORY)),
+        }
         running: dict[str, subprocess.Popen[bytes]] = {}
         assert database.process is not None
         found = Composed(
@@ -139,7 +138,7 @@ def composed(home: Path, *, names: Sequence[str] = ("server", "worker")) -> Iter
             process=database.process,
             database=database,
             plans=plans,
-            health=health,
+            health={name: _health(given[name], here) for name in plans},
             running=running,
         )
         try:
@@ -151,7 +150,7 @@ def composed(home: Path, *, names: Sequence[str] = ("server", "worker")) -> Iter
                 found.stop(name)
 
 
-def _plan(service: Mapping[str, Any], here: Mapping[str, str], home: Path, *, folder: Path) -> Plan:
+def _plan(service: Mapping[str, Any], here: Mapping[str, str], home: Path, *, folder: Path | None = None) -> Plan:
     home.mkdir()
     environment = {
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
@@ -160,11 +159,26 @@ def _plan(service: Mapping[str, Any], here: Mapping[str, str], home: Path, *, fo
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": "1",
         **{name: _on_this_machine(value, here) for name, value in service["environment"].items() if value is not None},
-        "PREFECT_HOME": str(home / "prefect"),
     }
+    environment = {name: value.replace("/tmp/prefect", str(home / "prefect")) for name, value in environment.items()}  # noqa: S108
     return Plan(
-        command=[_on_this_machine(word, here) for word in service["command"]], environment=environment, folder=folder
+        command=[_on_this_machine(word, here) for word in service["command"]],
+        environment=environment,
+        folder=folder or home,
     )
+
+
+def _read_only(plan: Plan) -> Plan:
+    """The same on code that cannot be written to, as in a container, where this machine lets us make a mount."""
+    own = ["unshare", "--user", "--map-root-user", "--mount"]
+    places = sorted({str(REPOSITORY), sys.prefix})
+    mounts = [f"mount --bind {at} {at}; mount -o remount,ro,bind {at}" for at in map(shlex.quote, places)]
+    script = [*own, "sh", "-euc", "; ".join([*mounts, 'cd "$PWD"', 'exec "$@"']), "sh"]
+    try:
+        subprocess.run([*script, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return plan
+    return replace(plan, command=[*script, *plan.command])
 
 
 def _health(service: Mapping[str, Any], here: Mapping[str, str]) -> str:

@@ -141,6 +141,14 @@ def test_what_lasts_lies_in_named_volumes() -> None:
     assert not any("docker.sock" in place for each in found.values() for place in each.get("volumes", []))
 
 
+def test_what_is_written_besides_lies_in_memory() -> None:
+    """Prefect's server lays out the UI's files when it starts, beside its own code if it is not told otherwise."""
+    server, worker = (services(SECRETS)[name]["environment"] for name in ("server", "worker"))
+
+    for folder in (server["PREFECT_HOME"], server["PREFECT_SERVER_UI_STATIC_DIRECTORY"], worker["PREFECT_HOME"]):
+        assert folder.startswith("/tmp/")  # noqa: S108
+
+
 def test_a_folder_of_the_machine_can_stand_in_for_the_volume_of_data() -> None:
     assert "/mnt/sa1b:/data" in services({**SECRETS, "ABSENTIA_DATA": "/mnt/sa1b"})["worker"]["volumes"]
 
