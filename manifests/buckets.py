@@ -67,10 +67,7 @@ def patiently(uri: str, call: Callable[[], T]) -> T:
         except unreachable() as error:
             said = " ".join(str(error).split()) or type(error).__name__
             if not is_transient(error):
-                raise StorageError(
-                    f"{uri}: refused: {said}; expected the right to read, list, write and delete there. Check the "
-                    "credentials in the environment, and the bucket's policy"
-                ) from error
+                raise StorageError(f"{uri}: refused: {said}; {_cure(error)}") from error
             delay_s = next(delays_s, None)
             if delay_s is None:
                 raise UnreachableError(
@@ -78,6 +75,16 @@ def patiently(uri: str, call: Callable[[], T]) -> T:
                     "answer. Run the same command again once the bucket answers; finished parts are kept"
                 ) from error
         time.sleep(delay_s)
+
+
+def _cure(error: Exception) -> str:
+    """What was expected of a bucket that refuses, and what to do."""
+    if isinstance(error, OSError) and not isinstance(error, PermissionError):
+        return "expected it to be there and to stay as it is. Look at what it says, then run the same command again"
+    return (
+        "expected the right to read, list, write and delete there. Check the credentials in the environment, and the "
+        "bucket's policy"
+    )
 
 
 def place_at(uri: str) -> "Place":
@@ -242,9 +249,8 @@ class Place:
             for upload in self._unfinished_uploads():
                 name = upload["Key"].removeprefix(self._key_prefix())
                 if "/" not in name or name.partition("/")[0] in below:
-                    self._call_s3("abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
-        except FileNotFoundError:
-            return  # another run has ended it
+                    with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+                        self._call_s3("abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
         except UnreachableError:
             raise
         except StorageError as error:

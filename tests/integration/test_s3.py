@@ -331,9 +331,25 @@ def test_a_file_that_is_replaced_while_it_is_read_is_no_mixture(s3: S3) -> None:
         assert file.read(10) == bytes(10)
         s3.direct().pipe_file(f"{BUCKET}/replaced/a", b"\x01" * (20 << 20))
         file.seek(15 << 20)
-        with pytest.raises(StorageError, match="no longer exists") as caught:
+        with pytest.raises(
+            StorageError, match=r": refused: .* no longer exists.*; expected it to be there and to stay as it is"
+        ) as caught:
             file.read(10)
     assert not isinstance(caught.value, UnreachableError)
+
+
+def test_what_others_write_after_a_listing_is_seen(s3: S3) -> None:
+    folder = f"s3://{BUCKET}/listed"
+    files.write_bytes(f"{folder}/a", b"a")
+    assert files.list_files(folder) == [f"{folder}/a"]
+    s3.direct().pipe_file(f"{BUCKET}/listed/b", b"b")
+    assert files.exists(f"{folder}/b")
+    assert files.names_in(folder) == ["a", "b"]
+    assert files.list_files(f"{folder}/*") == [f"{folder}/a", f"{folder}/b"]
+    s3.direct().pipe_file(f"{BUCKET}/listed/a", b"other")
+    assert files.num_bytes(f"{folder}/a") == 5
+    files.remove(f"{folder}/a")
+    assert not files.exists(f"{folder}/a")
 
 
 @pytest.mark.usefixtures("s3")
