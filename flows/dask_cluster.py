@@ -59,7 +59,7 @@ def require_workers(client: "distributed.Client", address: str, patience_s: floa
 def no_worker(address: str, patience_s: float) -> BuildError:
     """What to say where there is none."""
     return BuildError(
-        f"{address}: the Dask cluster has had no worker for {patience_s:.0f} s; expected one or more. Start some "
+        f"{address}: the Dask cluster has had no worker for {patience_s:g} s; expected one or more. Start some "
         f"(dask worker {address}) and run the same command again to go on"
     )
 

@@ -207,7 +207,7 @@ class DaskExecutor(Executor):
         with self._lock:
             labels = sorted(label for label, _ in self._sent.values())
         return BuildError(
-            f"{self._address}: no part has ended for {self._patience.part_s:.0f} s, and {len(labels)} are waited for, "
+            f"{self._address}: no part has ended for {self._patience.part_s:g} s, and {len(labels)} are waited for, "
             f"first {next(iter(labels), 'none')}; expected minutes. Look at the workers' logs and at the disk that "
             "they read, restart the workers, and run the same command again to go on"
         )

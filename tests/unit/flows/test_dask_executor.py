@@ -200,7 +200,7 @@ def test_of_python_the_minor_version_decides() -> None:
 def test_a_cluster_without_workers_is_given_up(tmp_path: Path) -> None:
     with dask_cluster(tmp_path / "dask", num_workers=0) as cluster:
         assert refused(cluster.address, Patience(worker_s=0.5)) == (
-            f"{cluster.address}: the Dask cluster has had no worker for 0 s; expected one or more. Start some "
+            f"{cluster.address}: the Dask cluster has had no worker for 0.5 s; expected one or more. Start some "
             f"(dask worker {cluster.address}) and run the same command again to go on"
         )
 
