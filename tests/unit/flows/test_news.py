@@ -2,6 +2,7 @@
 
 import httpx
 import pytest
+from prefect.exceptions import UnfinishedRun
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
 from flows import news
@@ -30,6 +31,7 @@ class Server:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(news, "DELAYS_S", (0.0, 0.0))
+    monkeypatch.setattr(news, "PATIENCE_S", (0.0, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,28 @@ def test_what_does_not_pass_is_raised_at_once(error: Exception, waits: bool) -> 
     with pytest.raises(type(error)):
         (news.told if waits else news.told_once)(server)
     assert len(server.retries) == 1
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError("refused"), refusal(500), UnfinishedRun("in PENDING state")])
+def test_work_that_prefect_broke_off_is_done_again(error: Exception) -> None:
+    assert news.outlasting(Server(error, error))(key="a build") == "took a build"
+
+
+@pytest.mark.parametrize("error", [refusal(401), ValueError("ours")])
+def test_work_that_failed_by_itself_is_not_done_again(error: Exception) -> None:
+    server = Server(error)
+
+    with pytest.raises(type(error)):
+        news.outlasting(server)()
+    assert len(server.retries) == 1
+
+
+def test_patience_has_an_end() -> None:
+    server = Server(*[httpx.ConnectError("refused")] * 9)
+
+    with pytest.raises(httpx.ConnectError):
+        news.outlasting(server)()
+    assert len(server.retries) == 3
 
 
 def test_the_clients_patience_is_as_it_was_afterwards() -> None:
