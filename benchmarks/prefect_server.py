@@ -28,7 +28,7 @@ WARM_UP = 200
 SETTLED_S = 3.0  # the server writes its events in batches
 LIMIT_S = 600.0
 MEGABYTE = 1e6
-MEMORY_BOUND, DATABASE_BOUND = 40.0, 10.0  # MB per 1,000 task runs
+MEMORY_BOUND, DATABASE_BOUND = 25.0, 25.0  # MB per 1,000 task runs
 _FLOW = """
 import sys
 from prefect import flow, task
@@ -101,7 +101,7 @@ def measure(num_tasks: int, num_rounds: int) -> Figures:
     database = median((after.database - before.database) / per for before, after in pairwise(found))
     rows: list[dict[str, Value]] = [
         {
-            "task runs so far": each.num_tasks,
+            "task runs so far": f"{each.num_tasks:,}",
             "server's memory in MB": each.memory,
             "database in MB": each.database,
             "s": each.seconds,
