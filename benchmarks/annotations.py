@@ -5,25 +5,32 @@
 Our side is what a scan does with annotations: read the file, decode it, look its phrases up in the spilled sidecar,
 check the masks that carry one, merge them into labels, and write the label table and the masks. The other side is
 `json.loads(path.read_bytes())` and keeps nothing. Few masks with phrases are the usual case; all of them, the worst.
+
+Each way runs once unmeasured: a process that reads much compiles its loop over the masks' characters on the way
+(docs/decisions/0008). What that takes stands among the conditions.
 """
 
 import argparse
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from statistics import mean, median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.sa1b_like import HEIGHT, MASKS, PHRASES, WIDTH, World
 from benchmarks.timing import Claim, Figures, Value, Way, add_options, alternate, machine, median_ratio, report
 from manifests import files
 from manifests.tables import LABEL_RANGES, table_writer
+from shards import rle
 from shards.scan import LabelFiles
 from shards.sources.sa1b_labels import Floors, decode_file, label_image
 from shards.sources.sidecar import SidecarReader, spill
@@ -52,7 +59,8 @@ def load_all(paths: Sequence[Path]) -> None:
 
 def measure(num_files: int, rounds: int) -> Figures:
     """The figures of one run."""
-    conditions = machine()
+    conditions = machine("numba")
+    import_s, load_s = load_compiled()
     world = World(seed=2)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -80,6 +88,7 @@ def measure(num_files: int, rounds: int) -> Figures:
             "files": f"{num_files} of {num_bytes / 1000:.0f} kB, {MASKS} masks of {WIDTH} x {HEIGHT} pixels each",
             "processes": 1,
             "rounds": rounds,
+            "once a process, before": f"importing numba {import_s:.2f} s, loading or compiling the loop {load_s:.2f} s",
         },
         rows=rows,
         claims=[
@@ -88,6 +97,23 @@ def measure(num_files: int, rounds: int) -> Figures:
             if way != LOADS
         ],
     )
+
+
+def load_compiled() -> tuple[float, float]:
+    """Seconds that numba takes to be imported, and to load the loop or, where it was never kept, to compile it."""
+    start = time.perf_counter()
+    import_module("numba")
+    imported = time.perf_counter()
+    rle.compiled_loop()(
+        b"0`U1",
+        np.array([4]),
+        np.array([1200]),
+        np.empty(0, np.int32),
+        np.zeros(2, np.int64),
+        np.zeros(1, np.int64),
+        np.zeros(1, np.int8),
+    )
+    return imported - start, time.perf_counter() - imported
 
 
 def way_name(num_phrases: int) -> str:

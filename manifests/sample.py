@@ -44,7 +44,7 @@ class MaskState(StrEnum):
     NONE = "none"  # present, but without a mask: boxes alone, a person's word
 
 
-class Mask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Mask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """One instance as COCO's compressed RLE, column by column from the top left."""
 
     size: tuple[int, int]  # height, width in pixels

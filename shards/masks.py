@@ -25,8 +25,6 @@ from shards.rle import MaskFault as MaskFault  # noqa: PLC0414  callers of check
 
 MIN_POLYGON_NUMBERS = 6
 
-_CHUNK_CHARACTERS = 1 << 17  # bounds the working arrays, some 100 bytes a character: they fit the cache
-
 _Int64 = NDArray[np.int64]
 _Bool = NDArray[np.bool_]
 
@@ -59,17 +57,8 @@ def check_masks(
 
     Stricter than pycocotools: what passes here, `pycocotools.mask.decode` unpacks to the same area.
     """
-    texts = rle.as_texts(counts)
-    pixels = rle.pixels_of(heights, widths)
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    chunk_of_mask = np.cumsum(lengths) // _CHUNK_CHARACTERS
-    areas = np.zeros(len(texts), np.int64)
-    faults = np.zeros(len(texts), np.int8)
-    edges = np.flatnonzero(np.diff(chunk_of_mask)) + 1
-    for first, last in zip([0, *edges.tolist()], [*edges.tolist(), len(texts)], strict=True):
-        runs = rle.read_runs(texts[first:last], lengths[first:last])
-        areas[first:last], faults[first:last] = rle.judge(runs, pixels[first:last])
-    return MaskCheck(areas=areas, faults=faults)
+    runs = rle.read_runs(rle.as_texts(counts), rle.pixels_of(heights, widths), keep_lengths=False)
+    return MaskCheck(areas=runs.areas, faults=runs.faults)
 
 
 def mask_from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> Mask:
@@ -126,7 +115,7 @@ def mask_to_array(mask: Mask) -> _Bool:
         Rejected: MASK_CORRUPT, MASK_SIZE.
     """
     height, width = mask.size
-    lengths = _read_sound([mask]).lengths()
+    lengths = _read_sound([mask]).lengths
     pixels = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
     return pixels.reshape(width, height).T
 
@@ -228,10 +217,9 @@ def _common_size(masks: Sequence[Mask]) -> tuple[int, int]:
 
 def _read_sound(masks: Sequence[Mask]) -> rle.Runs:
     """The runs of `masks`, none of which is corrupt or of the wrong size."""
-    texts = rle.as_texts([mask.counts for mask in masks])
-    runs = rle.read_runs(texts, np.fromiter(map(len, texts), np.int64, len(texts)))
     pixels = rle.pixels_of([mask.size[0] for mask in masks], [mask.size[1] for mask in masks])
-    _require_no_fault(masks, rle.judge(runs, pixels)[1])
+    runs = rle.read_runs(rle.as_texts([mask.counts for mask in masks]), pixels)
+    _require_no_fault(masks, runs.faults)
     return runs
 
 

@@ -1,15 +1,18 @@
-"""The run lengths of many COCO masks at once: read, judged and sampled in numpy, without unpacking a pixel.
+"""The run lengths of many COCO masks at once: read, judged and sampled, without unpacking a pixel.
 
 A compressed string is a list of run lengths, column by column from the top left, background first. Each run is
 written in base 32, least significant digit first, in characters 48 to 111: five bits of digit and one that says
 "more follows"; from the fourth run on, the difference to the run two places before is written.
 
 Source: `rleFrString` in https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c.
+
+One loop over the characters reads and judges. It is plain Python, and stays so while there is little to read; a process
+that reads much compiles it, as it stands, with numba (docs/decisions/0008).
 """
 
 # N masks, C characters of all masks together, R runs of all masks together, G groups of masks
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -20,12 +23,17 @@ MAX_MASK_PIXELS = 1 << 29  # the largest run that fits 30 bits with its sign; be
 
 _MAX_DIGIT = 63  # five bits of digit and the bit that says that more follow
 _MORE = 32
-_MAX_LOWER_DIGITS = 5  # a number has at most six digits: 30 bits
+_SIGN = 16  # of a number's last digit
+_MAX_BITS = 30  # of a number: six digits
+_MAX_LENGTH = (1 << 31) - 1  # of a run that differences sum to
 _NOT_A_DIGIT = "\x7f"
+_INTERPRETED_CHARACTERS = 1 << 21  # about as long to interpret as numba takes to be imported and to load the loop
 
+_Int8 = NDArray[np.int8]
 _Int32 = NDArray[np.int32]
 _Int64 = NDArray[np.int64]
 _Bool = NDArray[np.bool_]
+_Loop = Callable[[bytes, _Int64, _Int64, _Int32, _Int64, _Int64, _Int8], None]
 
 
 class MaskFault(IntEnum):
@@ -39,18 +47,12 @@ class MaskFault(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runs:
-    """The runs of several masks, one after another: first those at even places of that list, then those at odd ones."""
+    """The runs of several masks, one after another, and what was found of each mask."""
 
-    halves: _Int32  # [R] lengths, negative where a mask is corrupt
+    lengths: _Int32  # [R]; a corrupt mask has none, and there are none at all where they were not asked for
     starts: _Int64  # [N + 1] the place of each mask's first run in the list
-    corrupt: _Bool  # [N] the string itself is broken
-
-    def lengths(self) -> _Int32:
-        """All lengths [R], in order."""
-        lengths = np.empty_like(self.halves)
-        num_even = (len(lengths) + 1) // 2
-        lengths[0::2], lengths[1::2] = self.halves[:num_even], self.halves[num_even:]
-        return lengths
+    areas: _Int64  # [N] pixels; 0 where the mask is faulty
+    faults: _Int8  # [N] values of MaskFault
 
 
 def as_texts(counts: Sequence[bytes | str]) -> list[str]:
@@ -63,113 +65,109 @@ def as_texts(counts: Sequence[bytes | str]) -> list[str]:
 
 def pixels_of(heights: Sequence[int] | _Int64, widths: Sequence[int] | _Int64) -> _Int64:
     """Height times width [N]; -1, which no sum of runs equals, where that is no size of an image."""
+    sides = [side.tolist() if isinstance(side, np.ndarray) else side for side in (heights, widths)]
+    pixels = [
+        height * width if height > 0 < width and height * width <= MAX_MASK_PIXELS else -1
+        for height, width in zip(*sides, strict=True)
+    ]
+    return np.array(pixels, np.int64)
+
+
+def read_runs(texts: Sequence[str], pixels: _Int64, *, keep_lengths: bool = True) -> Runs:
+    """The runs that ASCII `texts` stand for, whose masks should have `pixels` [N] each."""
+    characters = "".join(texts).encode("ascii")
+    ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
+    lengths = np.empty(len(characters) if keep_lengths else 0, np.int32)
+    starts = np.zeros(len(texts) + 1, np.int64)
+    areas, faults = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int8)
+    _reader.loop_for(len(characters))(characters, ends, pixels, lengths, starts, areas, faults)
+    return Runs(lengths=lengths[: starts[-1]], starts=starts, areas=areas, faults=faults)
+
+
+def _read_masks(  # noqa: C901, PLR0912  one function, because numba compiles one
+    characters: bytes, ends: _Int64, pixels: _Int64, lengths: _Int32, starts: _Int64, areas: _Int64, faults: _Int8
+) -> None:
+    """Fill `lengths` (unless it is empty), `starts`, `areas` and `faults`; mask n ends before character `ends[n]`.
+
+    No integer here passes 2^62, so that Python's and the machine's say the same.
+    """
+    keep_lengths = len(lengths) > 0
+    first_run = 0
+    place = 0
+    for mask in range(len(ends)):
+        end = int(ends[mask])
+        run, length, length_before = 0, 0, 0
+        number, bits = 0, 0  # of the number that is being read
+        total, area = 0, 0
+        is_corrupt = False
+        while place < end:
+            digit = characters[place] - 48
+            if digit < 0 or digit > _MAX_DIGIT or bits == _MAX_BITS:
+                is_corrupt = True
+                break
+            place += 1
+            number |= (digit & 31) << bits
+            bits += 5
+            if digit & _MORE:
+                continue
+            if digit & _SIGN:
+                number -= 1 << bits
+            if run > 2:
+                number += length_before
+            if number < 0 or number > _MAX_LENGTH:
+                is_corrupt = True
+                break
+            if keep_lengths:
+                lengths[first_run + run] = number
+            total += number
+            if run & 1:
+                area += number
+            length_before, length = length, number
+            run += 1
+            number, bits = 0, 0
+        place = end
+        if is_corrupt or bits:
+            run = 0
+            faults[mask] = MaskFault.CORRUPT
+        elif total != pixels[mask]:
+            faults[mask] = MaskFault.WRONG_SIZE
+        elif area == 0:
+            faults[mask] = MaskFault.EMPTY
+        else:
+            areas[mask] = area
+        if keep_lengths:
+            first_run += run
+        starts[mask + 1] = first_run
+
+
+class _Reader:
+    """The loop, compiled once it has read so much that a compiler had paid."""
+
+    def __init__(self) -> None:
+        self._loop: _Loop = _read_masks
+        self._num_characters = 0
+
+    def loop_for(self, num_characters: int) -> _Loop:
+        """The loop to read `num_characters` more with."""
+        self._num_characters += num_characters
+        if self._loop is _read_masks and self._num_characters > _INTERPRETED_CHARACTERS:
+            self._loop = compiled_loop()
+        return self._loop
+
+
+_reader = _Reader()
+
+
+def compiled_loop() -> _Loop:
+    """The loop as machine code, kept by numba beside this file, else in the user's cache, else nowhere."""
+    import numba
+
+    loop: _Loop
     try:
-        heights_n, widths_n = np.asarray(heights, np.int64), np.asarray(widths, np.int64)
-    except OverflowError:  # JSON has integers of any length
-        heights_n, widths_n = (
-            np.array([n if 0 < n <= MAX_MASK_PIXELS else 0 for n in side], np.int64) for side in (heights, widths)
-        )
-    possible = (heights_n > 0) & (widths_n > 0) & (heights_n <= MAX_MASK_PIXELS) & (widths_n <= MAX_MASK_PIXELS)
-    pixels = heights_n * widths_n
-    return np.where(possible & (pixels <= MAX_MASK_PIXELS), pixels, -1)
-
-
-def read_runs(texts: Sequence[str], lengths: _Int64) -> Runs:
-    """The runs that ASCII `texts` of `lengths` characters stand for."""
-    digits_c = np.frombuffer("".join(texts).encode("ascii"), np.uint8) - np.uint8(48)  # wraps below character 48
-    more_c = (digits_c & _MORE) != 0
-    ends = np.cumsum(lengths)
-    last_characters = ends[lengths > 0] - 1
-    corrupt = np.zeros(len(texts), np.bool_)
-    corrupt[lengths > 0] = more_c[last_characters]  # unterminated
-    more_c[last_characters] = False
-    foreign = np.flatnonzero(digits_c > _MAX_DIGIT)
-    if foreign.size:
-        corrupt[np.searchsorted(ends, foreign, side="right")] = True
-    last_digits = np.flatnonzero(~more_c)
-    starts = np.concatenate(([0], np.searchsorted(last_digits, ends)))
-    written, overlong = _read_numbers(digits_c, more_c, last_digits)
-    if overlong.size:
-        corrupt[np.searchsorted(starts, overlong, side="right") - 1] = True
-    return Runs(halves=_undo_differences(written, starts), starts=starts, corrupt=corrupt)
-
-
-def _read_numbers(digits_c: NDArray[np.uint8], more_c: _Bool, last_digits: _Int64) -> tuple[_Int32, _Int64]:
-    """The signed numbers [R], and which of them have more digits than any run can.
-
-    `more_c` tells the characters that do not end their number, `last_digits` is where the others stand. Nearly all
-    numbers have up to three digits: these fit 16 bits and are read at every character at once.
-    """
-    more = more_c.astype(np.int16)
-    lower = (digits_c & 31).astype(np.int16)
-    number_c = (lower ^ 16) - np.int16(16)  # the top bit of a number is its sign
-    goes_back = more[:-1]  # from place `back` on: whether the `back` characters before belong to the same number
-    for back in (1, 2):
-        number_c[back:] += (31 * number_c[back:] + lower[:-back]) * goes_back  # 32 times the number, and one digit more
-        goes_back = goes_back[1:] * more[: -back - 1]
-    written = number_c.take(last_digits).astype(np.int32)
-    long = np.flatnonzero(goes_back != 0) + 3
-    long = long[~more_c[long]]
-    number, place = np.searchsorted(last_digits, long), long - 3
-    for _ in range(_MAX_LOWER_DIGITS - 2):
-        written[number] = (written[number] << 5) | (digits_c[place] & 31)
-        has_more = more_c[place - 1]  # False before the first character, too: the last one of all ends its number
-        number, place = number[has_more], place[has_more] - 1
-    return written, number
-
-
-def _undo_differences(written: _Int32, starts: _Int64) -> _Int32:
-    """The lengths [R] of all runs, those at even places first.
-
-    From a mask's fourth number on, each is a difference to the run two places before: so every second number is summed,
-    through all masks at once, and each mask begins by taking off what the one before it came to. A mask's first number
-    stands outside those sums. A sum that grows beyond 32 bits is negative first, as a corrupt one is.
-    """
-    halves = np.concatenate((written[0::2], written[1::2]))
-    first = _in_halves(starts[:-1][starts[1:] > starts[:-1]], len(written))
-    first_lengths = halves[first]
-    halves[first] = 0
-    edges = _edges(starts, len(written))
-    begins = edges[:-1][edges[1:] > edges[:-1]]
-    halves[begins[1:]] -= np.add.reduceat(halves, begins)[:-1]
-    lengths = np.cumsum(halves, dtype=np.int32)
-    lengths[first] = first_lengths
-    return lengths
-
-
-def _in_halves(places: _Int64, num_places: int) -> _Int64:
-    """Where `places` of a list are once those at even places stand first."""
-    return places // 2 + (places % 2) * ((num_places + 1) // 2)
-
-
-def _edges(starts: _Int64, num_places: int) -> _Int64:
-    """Where each mask begins in the first half [N + 1, as `starts`], then where it does in the second [N + 1]."""
-    return np.concatenate(((starts + 1) // 2, starts // 2 + (num_places + 1) // 2))
-
-
-def judge(runs: Runs, pixels: _Int64) -> tuple[_Int64, NDArray[np.int8]]:
-    """Areas and faults [N] of masks that should have `pixels` [N] each; the area is 0 where a mask is faulty."""
-    num_masks = len(pixels)
-    edges = _edges(runs.starts, len(runs.halves))
-    corrupt = runs.corrupt.copy()
-    negative = np.flatnonzero(runs.halves < 0)
-    if negative.size:
-        corrupt[(np.searchsorted(edges, negative, side="right") - 1) % (num_masks + 1)] = True
-    sums = _sums_between(runs.halves, edges)
-    even, odd = sums[:num_masks], sums[num_masks + 1 :]
-    areas = np.where(runs.starts[:-1] % 2 == 0, odd, even)
-    faults = np.where(areas == 0, MaskFault.EMPTY, MaskFault.NONE).astype(np.int8)
-    faults[even + odd != pixels] = MaskFault.WRONG_SIZE
-    faults[corrupt] = MaskFault.CORRUPT
-    return np.where(faults == MaskFault.NONE, areas, 0), faults
-
-
-def _sums_between(values: _Int32, edges: _Int64) -> _Int64:
-    """The sum of the `values` between each two neighbours of the rising `edges`, which span them all."""
-    sums = np.zeros(len(edges) - 1, np.int64)
-    filled = edges[1:] > edges[:-1]
-    sums[filled] = np.add.reduceat(values, edges[:-1][filled], dtype=np.int64)
-    return sums
+        loop = numba.njit(cache=True, nogil=True)(_read_masks)
+    except RuntimeError:  # no folder of these can be written
+        loop = numba.njit(nogil=True)(_read_masks)
+    return loop
 
 
 def sample_groups(
@@ -188,7 +186,7 @@ def sample_groups(
     is_sampled: _Int64 = columns_before[1:] - columns_before[:-1]
 
     mask_of_run = np.repeat(np.arange(len(group_of_mask)), np.diff(runs.starts))
-    run_ends: _Int64 = np.cumsum(runs.lengths()) - mask_of_run * (height * width)  # every mask fills its image exactly
+    run_ends: _Int64 = np.cumsum(runs.lengths) - mask_of_run * (height * width)  # every mask fills its image exactly
     column: _Int64 = run_ends // height
     row: _Int64 = run_ends - column * height
     sampled_before: _Int64 = columns_before[column] * scaled_height + is_sampled[column] * rows_before[row]

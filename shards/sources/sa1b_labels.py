@@ -151,7 +151,7 @@ def _all_sound(file: Sa1bFile, rows: PhraseRows, floors: Floors, *, exhaustive: 
         return None
     masks: dict[str, list[Mask]] = defaultdict(list)
     for key, annotation in zip(phrase_ids, claimed, strict=True):
-        masks[key].append(Mask(size=size, counts=annotation.segmentation.counts))
+        masks[key].append(annotation.segmentation)
     spelling = {phrase.id: phrase.text for phrase in reversed(phrases)}  # the first one stays
     state = MaskState.COMPLETE if exhaustive else MaskState.PARTIAL
     return tuple(
@@ -310,7 +310,7 @@ def _judge(
         elif fault:
             judged[key] = _faulty(MaskFault(fault), size)
         else:
-            judged[key] = _below(annotation, area, floors) or Mask(size=size, counts=rle.counts)
+            judged[key] = _below(annotation, area, floors) or rle
             if annotation is not None and abs(annotation.area - area) > _AREA_TOLERANCE:
                 dropped.found.append(
                     Repaired(repair=Repair.AREA_RECOMPUTED, where=f"{dropped.where}: annotation {annotation.id}")

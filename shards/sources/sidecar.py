@@ -182,7 +182,8 @@ class SidecarReader:
         first, last = np.searchsorted(image_ids, [image_id, image_id + 1]).tolist()
         if batch is None or first == last:
             return NO_ROWS
-        columns = [batch.column(name).slice(first, last - first).to_pylist() for name in ROWS.names[1:]]
+        found = batch.slice(first, last - first)
+        columns = [found.column(name).to_numpy(zero_copy_only=False).tolist() for name in ROWS.names[1:]]
         rows, annotation_ids, phrases, scores, segmentations = columns
         return PhraseRows(
             rows=rows,

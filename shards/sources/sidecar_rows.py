@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from manifests import files
 from manifests.errors import Reason, SourceError
+from manifests.sample import Mask
 
 NO_ANNOTATION = -1
 MAX_ID = (1 << 63) - 2  # the largest image id: one more is still an int64
@@ -37,11 +38,8 @@ _ROW_BYTES = 48  # of a spilled row with a short phrase
 _EXPECTED = "expected columns image_id, annotation_id or segmentation, phrase, and perhaps score"
 
 
-class Rle(msgspec.Struct, frozen=True):
-    """A mask in the sidecar itself."""
-
-    size: tuple[int, int]  # height, width
-    counts: str
+class Rle(Mask, frozen=True, kw_only=True, forbid_unknown_fields=False, gc=False):
+    """A mask as SA-1B and sidecars write it, perhaps with more fields than a mask has."""
 
 
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):

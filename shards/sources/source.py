@@ -26,7 +26,7 @@ class LabelState(StrEnum):
     OPEN = "open"  # asked and left open, or its annotation was rejected: never absent
 
 
-class Label(msgspec.Struct, frozen=True, kw_only=True):
+class Label(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One phrase of one image; `phrase` is already normalised (`shards.labels.normalise_phrase`)."""
 
     phrase: str

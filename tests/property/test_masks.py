@@ -1,5 +1,7 @@
 """Masks, for any pixels and any bytes: what is accepted here, pycocotools unpacks to the same area."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,6 +19,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 arrays = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
 run_characters = st.text(st.characters(min_codepoint=46, max_codepoint=113), max_size=30)
+
+
+@pytest.fixture(params=["interpreted", "compiled"], autouse=True, scope="module")
+def reader(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever is said of masks here holds for the loop as Python and as machine code."""
+    loop = rle.compiled_loop() if request.param == "compiled" else rle._read_masks
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rle._Reader, "loop_for", lambda self, num_characters: loop)
+        yield
 
 
 @settings(deadline=None)

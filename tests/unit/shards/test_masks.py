@@ -1,7 +1,7 @@
 """Masks: each fault by its reason, shapes from every notation, and sampling against a naive reference."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,15 @@ from shards.masks import MaskFault, check_masks
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools.decode
 
 REAL = Path("../shared/data/coco_train/annotations/instances_train2017.json")
+
+
+@pytest.fixture(params=["interpreted", "compiled"], autouse=True, scope="module")
+def reader(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever is said of masks here holds for the loop as Python and as machine code."""
+    loop = rle.compiled_loop() if request.param == "compiled" else rle._read_masks
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rle._Reader, "loop_for", lambda self, num_characters: loop)
+        yield
 
 
 def some_array(height: int = 30, width: int = 40, *, seed: int = 0) -> NDArray[np.bool_]:
@@ -63,16 +72,6 @@ def test_bytes_and_strings_are_checked_alike() -> None:
 
 def test_no_masks_are_no_faults() -> None:
     assert len(check_masks([], [], []).faults) == 0
-
-
-def test_results_do_not_depend_on_how_masks_are_chunked(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = [masks.mask_from_array(some_array(seed=seed)).counts for seed in range(20)]
-    made[3], made[7], made[19] = "", made[7][:-1] + "o", made[19][1:]
-    whole = check_masks(made, [30] * 20, [40] * 20)
-    monkeypatch.setattr(masks, "_CHUNK_CHARACTERS", 50)
-    chunked = check_masks(made, [30] * 20, [40] * 20)
-    assert whole.areas.tolist() == chunked.areas.tolist()
-    assert whole.faults.tolist() == chunked.faults.tolist()
 
 
 @pytest.mark.parametrize(
