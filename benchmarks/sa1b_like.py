@@ -160,7 +160,7 @@ class World:
         return pa.table(columns)
 
 
-def write_world(folder: Path, num_bytes: int) -> int:
+def write_world(folder: Path, num_bytes: int, *, tar_bytes: int = TAR_BYTES) -> int:
     """How many pictures were written into `folder`: tars of `num_bytes` together, a sidecar and a recipe."""
     folder.mkdir(parents=True, exist_ok=True)
     world = World()
@@ -168,7 +168,7 @@ def write_world(folder: Path, num_bytes: int) -> int:
     while written < num_bytes:
         path = folder / f"sa_{number:06d}.tar"
         with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
-            for name, data in _fill(world, number, min(TAR_BYTES, num_bytes - written)):
+            for name, data in _fill(world, number, min(tar_bytes, num_bytes - written)):
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))

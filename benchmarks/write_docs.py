@@ -30,6 +30,8 @@ ORDER = (
     "evaluate_feed",
     "metrics",
     "prefect_server",
+    "flow_overhead",
+    "scale_simulation",
 )
 _HEAD = """# Benchmarks
 
