@@ -31,6 +31,7 @@ ORDER = (
     "metrics",
     "prefect_server",
     "flow_overhead",
+    "dask_scaling",
     "scale_simulation",
 )
 _HEAD = """# Benchmarks
