@@ -1,1 +1,1 @@
-"""Home of the hard-negative miner; empty until mining is built."""
+"""Hard negatives: absences that look present, at a false negative rate that every run measures."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from manifests.sample import NegativeKind
 from miners.context import Context
+from miners.exact_search import exact_scores
 from miners.guards import CALLED_PRESENT
 from miners.index import Index
 from miners.outside import Said
@@ -71,7 +72,14 @@ def near_image(searcher: Searcher, depth_v: NDArray[np.int64]) -> Iterator[Candi
         column_c, row_c = np.repeat(np.arange(start, stop), inside.sum(axis=1)), found.rows_qk[inside]
         positive_c = searcher.queries.positive_v[column_c]
         positives = positive_c, ranking.cosine(positive_c, column_c)
-        yield _hardest_first(NegativeKind.NEAR_IMAGE, searcher, row_c, column_c, found.scores_qk[inside], positives)
+        evidence_qk = exact_scores(
+            searcher.queries.evidence.rows_vd[start:stop],
+            pool.images_nd,
+            found.rows_qk,
+            num_threads=searcher.index.num_threads,
+        )
+        scores = found.scores_qk[inside], evidence_qk[inside]
+        yield _hardest_first(NegativeKind.NEAR_IMAGE, searcher, row_c, column_c, scores, positives)
         start = stop
 
 
@@ -87,30 +95,43 @@ def _hardest_first(
     searcher: Searcher,
     row_c: NDArray[np.int64],
     column_c: NDArray[np.int64],
-    score_c: NDArray[np.float64],
+    scores: tuple[NDArray[np.float64], NDArray[np.float64]],
     positives: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> Candidates:
     """The pairs by query, and within it by standard score and context; ties by the other side.
 
-    `positives` are the standard score and the cosine that each is compared with.
+    `scores` are the cosines with the vectors that rank and that weigh the evidence, `positives` the standard score and
+    the cosine that each is compared with.
     """
-    pool, queries = searcher.pool, searcher.queries
+    queries = searcher.queries
+    score_c, evidence_c = scores
     standard_c = queries.ranking.standard(score_c, column_c)
     hardness_c = standard_c + CONTEXT_WEIGHT * searcher.context.bonus(row_c, column_c)
     sides = (row_c, column_c) if kind is NegativeKind.NEAR_IMAGE else (column_c, row_c)
-    order = np.lexsort((sides[0], -hardness_c, sides[1]))
+    order = _order(sides[1], hardness_c, sides[0])
     row_c, column_c = row_c[order], column_c[order]
-    evidence_c = pair_scores(pool.images_nd, row_c, queries.evidence.rows_vd, column_c)
     return Candidates(
         kind=kind,
         row_c=row_c,
         column_c=column_c,
         score_c=score_c[order],
         standard_c=standard_c[order],
-        evidence_c=queries.evidence.standard(evidence_c, column_c) + queries.prior_v[column_c],
+        evidence_c=queries.evidence.standard(evidence_c[order], column_c) + queries.prior_v[column_c],
         positive_c=positives[0][order],
         positive_score_c=positives[1][order],
     )
+
+
+def _order(
+    query_c: NDArray[np.int64], hardness_c: NDArray[np.float64], other_c: NDArray[np.int64]
+) -> NDArray[np.int64] | slice:
+    """By query, hardest first, ties by other; all as they stand where an index without votes has sorted them so."""
+    equal_c = query_c[1:] == query_c[:-1]
+    tied_c = hardness_c[1:] == hardness_c[:-1]
+    later_c = np.where(tied_c, other_c[1:] > other_c[:-1], hardness_c[1:] < hardness_c[:-1])
+    if bool(np.all(np.where(equal_c, later_c, query_c[1:] > query_c[:-1]))):
+        return slice(None)
+    return np.lexsort((other_c, -hardness_c, query_c))
 
 
 def near_text(searcher: Searcher, depth: int) -> Iterator[Candidates]:
@@ -127,12 +148,13 @@ def near_text(searcher: Searcher, depth: int) -> Iterator[Candidates]:
         column_c = np.argpartition(-hardness_bv, likely - 1, axis=1)[:, :likely].reshape(-1)
         row_c = np.repeat(np.arange(start, stop), likely)
         score_c = pair_scores(pool.images_nd, row_c, ranking.rows_vd, column_c)
+        evidence_c = pair_scores(pool.images_nd, row_c, searcher.queries.evidence.rows_vd, column_c)
         own_c, empty_c = searcher.queries.positive_v[column_c], np.isnan(lowest_n[row_c])
         positives = (
             np.where(empty_c, own_c, lowest_n[row_c]),
             np.where(empty_c, ranking.cosine(own_c, column_c), lowest_cosine_n[row_c]),
         )
-        found = _hardest_first(NegativeKind.NEAR_TEXT, searcher, row_c, column_c, score_c, positives)
+        found = _hardest_first(NegativeKind.NEAR_TEXT, searcher, row_c, column_c, (score_c, evidence_c), positives)
         yield taken(found, np.tile(np.arange(likely) < depth, stop - start))
 
 

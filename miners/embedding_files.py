@@ -19,7 +19,7 @@ from manifests.tables import EMBEDDINGS, TableWriter, read_metadata, read_table,
 from miners.encoders import Encoder
 
 _LENGTH_TOLERANCE = 0.01  # of a unit row in float16
-_CHUNK = 65_536
+_CHUNK = 1024  # rows that are checked at once: they stay in the cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,7 +95,8 @@ def _matrix(column: pa.ChunkedArray, uri: str, width: int | None) -> NDArray[np.
 
 def _require_unit(rows_rd: NDArray[np.float16], table: pa.Table, uri: str) -> None:
     for start in range(0, len(rows_rd), _CHUNK):
-        length_r = np.linalg.norm(rows_rd[start : start + _CHUNK].astype(np.float32), axis=1)
+        exact_rd = rows_rd[start : start + _CHUNK].astype(np.float64)
+        length_r = np.sqrt(np.vecdot(exact_rd, exact_rd))
         wrong = np.flatnonzero(~(np.abs(length_r - 1) <= _LENGTH_TOLERANCE))
         if wrong.size:
             row = start + int(wrong[0])

@@ -35,7 +35,8 @@ SLACK = 8  # rows proposed beyond those asked for
 _LENGTH_TOLERANCE = 0.01  # of a unit row in float16
 _BLOCK_BYTES = 1 << 20  # of float64 rows that are re-scored at once: they stay in the cache
 _SCAN_QUERIES = 256
-_CHECK_ROWS = 1 << 14
+_CAST_BYTES = 1 << 20  # of float64 rows that are made at once
+_TURNS = 16  # calls that each thread takes on, so that none waits long for the last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -88,13 +89,15 @@ def check_unit_rows(rows_nd: Rows, what: str, name: Callable[[int], str], *, num
         found = f"{rows_nd.dtype} of shape {list(rows_nd.shape)}"
         raise TableError(f"{what}: expected float16 rows [rows, width], found {found}; embed them again")
 
+    step = _cast_rows(rows_nd)
+
     def first_bad(start: int) -> int:
-        block_bd = rows_nd[start : start + _CHECK_ROWS].astype(np.float32)
-        squares_b = np.einsum("bd,bd->b", block_bd, block_bd)
+        block_bd = rows_nd[start : start + step].astype(np.float64)
+        squares_b = np.vecdot(block_bd, block_bd)
         bad = np.flatnonzero(~(np.abs(squares_b - 1) <= 2 * _LENGTH_TOLERANCE))
         return start + int(bad[0]) if len(bad) else NO_ROW
 
-    found_rows = in_threads(first_bad, range(0, len(rows_nd), _CHECK_ROWS), num_threads)
+    found_rows = in_threads(first_bad, range(0, len(rows_nd), step), num_threads)
     row = next((row for row in found_rows if row != NO_ROW), NO_ROW)
     if row != NO_ROW:
         raise TableError(
@@ -111,7 +114,7 @@ def _what_is_wrong(row_d: Rows) -> str:
 
 
 def exact_scores(
-    queries_qd: Rows, rows_nd: Rows, rows_qk: NDArray[np.int64], *, num_threads: int = 1
+    queries_qd: Rows, rows_nd: Rows | NDArray[np.float32], rows_qk: NDArray[np.int64], *, num_threads: int = 1
 ) -> NDArray[np.float64]:
     """Exact cosines [Q, K] of each query with the rows named for it; -inf for NO_ROW.
 
@@ -140,21 +143,33 @@ def search_exactly(
     pool: Pool, queries_qd: Rows, num: int, *, block_rows: int, num_threads: int, slack: int = SLACK
 ) -> Neighbours:
     """The `num` rows of the pool that score highest with each query, by a pass over all rows in blocks."""
-    scores_qp, rows_qp = _propose(pool, queries_qd.astype(np.float32), num + slack, block_rows, num_threads)
+    blocks: Iterable[tuple[int, NDArray[np.float32]]] = _float32_blocks(pool.rows_nd, block_rows, num_threads)
+    wide_nd: Rows | NDArray[np.float32] = pool.rows_nd
+    if 0 < len(pool) <= block_rows:  # one block, which is kept: it is cast to float64 in a third of the time
+        blocks = list(blocks)
+        wide_nd = blocks[0][1]
+    proposed = _propose(blocks, queries_qd.astype(np.float32), num + slack, num_threads)
     return settle(
-        pool, queries_qd, (scores_qp, rows_qp), num, complete=False, block_rows=block_rows, num_threads=num_threads
+        pool,
+        queries_qd,
+        proposed,
+        num,
+        complete=False,
+        block_rows=block_rows,
+        num_threads=num_threads,
+        wide_nd=wide_nd,
     )
 
 
 def _propose(
-    pool: Pool, queries_qd: NDArray[np.float32], num: int, block_rows: int, num_threads: int
+    blocks: Iterable[tuple[int, NDArray[np.float32]]], queries_qd: NDArray[np.float32], num: int, num_threads: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The best rows by float32 score [Q, P], kept over blocks of the pool."""
+    """The best rows by float32 score [Q, P], kept over blocks of the pool, each with its first row."""
     import faiss
 
     scores_qp = np.empty((len(queries_qd), 0), np.float32)
     rows_qp = np.empty((len(queries_qd), 0), np.int64)
-    for start, block_bd in _float32_blocks(pool.rows_nd, block_rows, num_threads):
+    for start, block_bd in blocks:
         with omp_threads(num_threads):
             found, rows = faiss.knn(queries_qd, block_bd, min(num, len(block_bd)), faiss.METRIC_INNER_PRODUCT)
         scores_qp = np.concatenate([scores_qp, found], axis=1)
@@ -175,6 +190,7 @@ def settle(
     complete: bool,
     block_rows: int,
     num_threads: int,
+    wide_nd: Rows | NDArray[np.float32] | None = None,
 ) -> Neighbours:
     """The best `num` of the rows proposed, by exact score and key.
 
@@ -187,9 +203,10 @@ def settle(
             and queries for which that error could hide a better row are scanned again.
         block_rows: Rows in float32 at once.
         num_threads: Threads.
+        wide_nd: The pool's rows, if they lie ready in float32; as exact, and faster.
     """
     scores_qp, rows_qp = proposed
-    exact_qp = exact_scores(queries_qd, pool.rows_nd, rows_qp, num_threads=num_threads)
+    exact_qp = exact_scores(queries_qd, pool.rows_nd if wide_nd is None else wide_nd, rows_qp, num_threads=num_threads)
     found = ranked(pool, exact_qp, rows_qp, num)
     if complete or not num or rows_qp.shape[1] >= len(pool):
         return found
@@ -244,23 +261,33 @@ def ranked(pool: Pool, scores_qp: NDArray[np.float64], rows_qp: NDArray[np.int64
 def _float32_blocks(rows_nd: Rows, block_rows: int, num_threads: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """First row and float32 rows of each block; the memory of a block is used again for the next."""
     buffer = np.empty((min(block_rows, len(rows_nd)), rows_nd.shape[1]), np.float32)
+    step = _cast_rows(rows_nd)
     for start in range(0, len(rows_nd), block_rows):
         block_bd = buffer[: len(rows_nd) - start]
 
         def convert(first: int, start: int = start, block_bd: NDArray[np.float32] = block_bd) -> None:
-            last = min(first + _CHECK_ROWS, len(block_bd))
-            block_bd[first:last] = rows_nd[start + first : start + last]
+            last = min(first + step, len(block_bd))
+            block_bd[first:last] = rows_nd[start + first : start + last].astype(np.float64)
 
-        in_threads(convert, range(0, len(block_bd), _CHECK_ROWS), num_threads)
+        in_threads(convert, range(0, len(block_bd), step), num_threads)
         yield start, block_bd
+
+
+def _cast_rows(rows_nd: Rows) -> int:
+    """Float16 rows that are cast at once: numpy's way over float64 is the fast one, while it stays in the cache."""
+    width: int = rows_nd.shape[1]
+    return max(1, _CAST_BYTES // (8 * max(1, width)))
 
 
 def in_threads(run: Callable[[A], R], arguments: Iterable[A], num_threads: int) -> list[R]:
     """What `run` gives for each argument, in their order; numpy leaves the interpreter's lock alone meanwhile."""
     if num_threads == 1:
         return [run(one) for one in arguments]
+    waiting = list(arguments)
+    step = max(1, len(waiting) // (_TURNS * num_threads))
     with ThreadPoolExecutor(num_threads) as executor:
-        return list(executor.map(run, arguments))
+        turns = [waiting[start : start + step] for start in range(0, len(waiting), step)]
+        return [found for turn in executor.map(lambda turn: [run(one) for one in turn], turns) for found in turn]
 
 
 @contextmanager

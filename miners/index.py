@@ -48,7 +48,7 @@ RECALL_WANTED = 0.96
 _RECALL_QUERIES = 256
 _RECALL_NEIGHBOURS = 100
 _PQ_PROPOSALS = 6  # proposals for each neighbour wanted, where codes are coarse
-_MOST_BLOCK_ROWS, _LEAST_BLOCK_ROWS = 1 << 16, 1 << 10
+_MOST_BLOCK_ROWS, _LEAST_BLOCK_ROWS = 1 << 17, 1 << 10
 _ID_BYTES = 8
 
 

@@ -17,12 +17,16 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 def hash_text(text: str) -> int:
     """64 bits of `text`."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(_digest(text), "little")
 
 
 def hash_texts(texts: list[str]) -> Hashes:
     """64 bits of each text [N]."""
-    return np.array([hash_text(text) for text in texts], np.uint64)
+    return np.frombuffer(b"".join([_digest(text) for text in texts]), "<u8").astype(np.uint64)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
 def hash_keys(column: pa.ChunkedArray) -> Hashes:

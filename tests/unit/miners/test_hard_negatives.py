@@ -14,6 +14,7 @@ from manifests.errors import BuildError, Reason, TableError
 from manifests.recipe import Mine
 from manifests.sample import NegativeKind
 from manifests.tables import NEGATIVES, REJECTS, read_metadata, read_table
+from miners import mining
 from miners.composing import mine
 from miners.ground import Ground
 from miners.mined_table import MinedTable, rejects_uri, write_mined
@@ -161,6 +162,18 @@ def test_rejects_stand_beside_the_table_with_their_guards(tmp_path: Path) -> Non
     metadata = read_metadata(str(tmp_path / "negatives.parquet"), NEGATIVES)
     assert metadata["encoder"] == "made"
     assert '"false_share"' in metadata["mining"]
+
+
+def test_of_each_guard_the_hardest_rejects_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ground = make_ground(250, doubtful=[(0, 1)])
+    every = mined(ground, tmp_path)
+    monkeypatch.setattr(mining, "REJECTS_A_GUARD", 5)
+    for whole, kept in zip(every.kinds, mined(ground, tmp_path).kinds, strict=True):
+        verdicts = np.unique(whole.rejects.verdict_c).tolist()
+        hardest = [np.sort(whole.rejects.standard_c[whole.rejects.verdict_c == v])[::-1][:5] for v in verdicts]
+        assert max(map(len, hardest)) == 5
+        assert kept.rejects.standard_c.tolist() == np.concatenate(hardest).tolist()
+        assert kept.num_rejected == whole.num_rejected
 
 
 def test_no_picture_and_no_phrase_floods_the_result(tmp_path: Path) -> None:

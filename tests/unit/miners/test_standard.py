@@ -1,5 +1,7 @@
 """Standard scores: the closed form beside the naive mean and deviation of every query."""
 
+from fractions import Fraction
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -38,6 +40,16 @@ def test_the_order_of_a_large_pool_does_not_show() -> None:
     shuffled = pool_statistics(rows_nd[order], make_keys(num).take(pa.array(order)))
     assert (first.mean_d == shuffled.mean_d).all()
     assert (first.covariance_dd == shuffled.covariance_dd).all()
+
+
+def test_the_second_moment_is_that_of_whole_numbers() -> None:
+    rows_nd = unit_rows(400, width=6)
+    whole_nd = (rows_nd.astype(np.float64) * 2**24).astype(np.int64).astype(object)
+    second_dd = (whole_nd.T @ whole_nd).astype(object)
+    expected_dd = np.array([[float(Fraction(int(cell), 400 << 48)) for cell in row] for row in second_dd])
+    mean_d = rows_nd.sum(axis=0, dtype=np.float64) / 400
+    found_dd = pool_statistics(rows_nd, make_keys(400)).covariance_dd
+    np.testing.assert_allclose(found_dd, expected_dd - np.outer(mean_d, mean_d), atol=2.0**-29 + 1e-15)
 
 
 def test_queries_in_chunks_or_alone_get_the_same_numbers() -> None:
