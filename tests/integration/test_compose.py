@@ -6,6 +6,7 @@ run, on one PostgreSQL; each leaves all services up.
 
 import signal
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +24,26 @@ from tests.worlds import REPOSITORY, build_bytes, build_world, write_recipe, wri
 pytestmark = pytest.mark.skipif(find_programs() is None, reason=MISSING)
 
 LIMIT_S = 300.0
+SLOTS = """
+import time
+from pathlib import Path
+from prefect import flow, task
+from flows.news import outlasting
+
+@task(tags=["storage-test"], persist_result=False)
+def part():
+    with Path("begun").open("a") as file:
+        file.write("x")
+    while not Path("gone").exists():
+        time.sleep(0.1)
+
+@flow
+@outlasting
+def work():
+    part()
+
+work()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +151,6 @@ def test_the_documented_commands_of_prefect_are_taken(service: Composed) -> None
     assert len(lines) == 7
     for line in lines:
         service.type("prefect", *line.split())
-    service.type("prefect", "concurrency-limit", "delete", "storage-disk")
-    service.type("prefect", "concurrency-limit", "delete", "storage-s3")
 
 
 def test_env_in_the_folder_is_login_enough(service: Composed) -> None:
@@ -197,7 +216,7 @@ def test_the_database_is_restarted_in_mid_run(
 def test_the_server_is_killed_and_started_again_in_mid_run(
     service: Composed, recipe: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """The worker stays; whoever asks meanwhile is told in one line."""
+    """The worker stays; whoever asks meanwhile is told in one line. A limit that was set above holds meanwhile."""
     out = tmp_path / "out"
     run = begun(service, recipe, out)
     service.stop("server", signal.SIGKILL)
@@ -210,6 +229,24 @@ def test_the_server_is_killed_and_started_again_in_mid_run(
     assert completed(service, run)
     assert build_bytes(out) == expected
     assert service.running["worker"].poll() is None
+
+
+def test_a_part_that_cannot_give_its_slot_back_does_not_end_the_run(service: Composed, tmp_path: Path) -> None:
+    """Prefect gives a slot back with a client of its own, which does not wait for the server."""
+    service.ask("POST", "/concurrency_limits/", {"tag": "storage-test", "concurrency_limit": 1})
+    (tmp_path / "slots.py").write_text(SLOTS)
+    command = [sys.executable, str(tmp_path / "slots.py")]
+    environment = {**service.plans["worker"].environment, "PYTHONPATH": str(REPOSITORY)}
+    with (tmp_path / "log").open("wb") as log:
+        flow = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
+    until((tmp_path / "begun").exists, LIMIT_S, (tmp_path / "log").read_text)
+    service.stop("server", signal.SIGKILL)
+    (tmp_path / "gone").touch()
+    until(lambda: "the server is out of reach" in (tmp_path / "log").read_text(), LIMIT_S, (tmp_path / "log").read_text)
+    service.start("server")
+
+    assert flow.wait(LIMIT_S) == 0, (tmp_path / "log").read_text()
+    assert (tmp_path / "begun").read_text() == "xx", "the part ran once more"
 
 
 def test_the_server_is_away_when_a_run_ends(
