@@ -83,7 +83,7 @@ demo/%.judged: demo/%.trained
 demo/%.trained: demo/build/manifest.json examples/demo_student.toml
 	@if [ -e $@ ]; then rm -rf demo/$*; fi
 	$(BIN)/python -m student.train demo/build --out demo/$* --config examples/demo_student.toml $(TRAIN_$*) \
-	$$(test ! -e demo/$*/last.safetensors || echo --resume)
+	$$(test ! -e demo/$*/last.safetensors || grep -q '"finished": true' demo/$*/run.json || echo --resume)
 	@touch $@
 
 TRAIN_student := --epochs 11

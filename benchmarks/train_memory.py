@@ -2,7 +2,7 @@
 
     python benchmarks/train_memory.py [--samples 128] [--epochs 8] [--workers 2] [--json FILE]
 
-`student.train` runs as a user's does, with the default student on pictures of 640 x 480. A few times a second the
+`student.train` runs as a user's does, with the default student on pictures of 640 x 480. Twice a second the
 memory of all its processes is summed, shared pages once (PSS), and the peak of every epoch is kept, its look at val
 included. The first epoch fills caches and heaps, so the second is what later ones are held against. Linux alone tells.
 """
@@ -28,7 +28,7 @@ BOUND = 1.05  # of the second epoch's peak
 VAL = 32  # samples
 PHRASES = 80
 PRESENT, ABSENT = 4, 5
-EVERY_S = 0.2
+EVERY_S = 0.5
 
 
 def make_pictures(split: str, num: int) -> list[Made]:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from manifests import files
 from manifests.errors import TableError
 from manifests.sample import Mask
-from manifests.tables import IMAGES, PREDICTIONS, iterate_groups, iterate_table
+from manifests.tables import IMAGES, PREDICTIONS, iterate_groups, iterate_table, read_metadata
 from shards.masks import check_masks
 from shards.rle import MaskFault
+from student.predict import DRAWN, MASKS
 from student.truth import NO_PROMPT, Places, Truth, unpack
 
 _ROWS = 2048  # rows that are looked at together, since their masks are unpacked
@@ -37,7 +38,7 @@ class Answers:
     uri: str
     presence_n: NDArray[np.float64]  # 0 to 1; NaN where the prompt is missing
     area_n: _Int64  # pixels of the predicted mask
-    has_masks: bool  # whether the model gives masks at all: some row has one that is not "" or null
+    has_masks: bool  # whether the model gives masks at all: the table says so, or a row has one that is not "" or null
     counted: dict[str, int]  # rows and prompts by what became of them
 
     @property
@@ -53,7 +54,7 @@ def read_answers(truth: Truth, uri: str, *, max_missing_share: float) -> Answers
     Raises:
         TableError: it is no table of predictions, answers a prompt twice, or leaves out too many.
     """
-    reading = _Reading(truth, uri)
+    reading = _Reading(truth, uri, has_masks=read_metadata(uri, PREDICTIONS).get(MASKS) == DRAWN)
     first = 0
     for group in iterate_table(uri, PREDICTIONS):
         for start in range(0, group.num_rows, _ROWS):
@@ -82,13 +83,13 @@ def predicted_masks(truth: Truth, uri: str, wanted_n: _Bool) -> Iterator[tuple[i
 class _Reading:
     """The answers while row groups come in."""
 
-    def __init__(self, truth: Truth, uri: str) -> None:
+    def __init__(self, truth: Truth, uri: str, *, has_masks: bool) -> None:
         self._truth, self._uri = truth, uri
         self._places = Places(truth)
         self._presence_n = np.full(len(truth), np.nan)
         self._area_n = np.zeros(len(truth), np.int64)
         self._row_n = np.full(len(truth), -1, np.int64)  # which row answered
-        self._has_masks = False
+        self._has_masks = has_masks
         self._counted = Counter[str]()
         self._foreign = Counter[str]()  # rows by keys that the split does not hold
         self._first_bad = ""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 BATCH = 16
 SAM3 = "sam3:"
+MASKS, DRAWN = "masks", "drawn"  # in a table's metadata: an empty mask there is one that the model left empty
 _SUFFIX = ".parquet"
 _log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ def predict_split(
             predictor, index, shelves, phrases, folder=features, batch_size=batch_size, progress=progress
         )
     work = out.removesuffix(_SUFFIX) + ".parts"
-    metadata = {"ask": os.path.basename(ask)}
+    metadata = {"ask": os.path.basename(ask), MASKS: DRAWN}
     num_prompts = write_predictions(
         asking, parts, out=out, images=images_table(out), work=work, metadata=metadata, progress=progress
     )

@@ -1,6 +1,6 @@
 """Tables of predictions for tests: an oracle's, and whatever a test makes of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,10 +45,15 @@ def _said(truth: Truth, prompt: int, mask: Mask | None) -> Said:
 
 
 def write_predictions(
-    path: Path, rows: Sequence[Said], *, sensitivity: Callable[[str], float] | None = None, name: str = "oracle"
+    path: Path,
+    rows: Sequence[Said],
+    *,
+    sensitivity: Callable[[str], float] | None = None,
+    name: str = "oracle",
+    metadata: Mapping[str, str] | None = None,
 ) -> str:
     """A table of `rows` at `path`, with the pictures' table beside it where `sensitivity` tells of them."""
-    with table_writer(str(path), PREDICTIONS, {"predictor": name}) as writer:
+    with table_writer(str(path), PREDICTIONS, {"predictor": name, **(metadata or {})}) as writer:
         for row in rows:
             mask = (
                 {"size": [0, 0], "counts": ""}

@@ -267,6 +267,14 @@ def test_masks_that_are_all_empty_are_none(build: Path, tmp_path: Path, guesses:
     assert found.readings["n_acc"].value is not None
 
 
+def test_masks_that_a_drawing_model_left_empty_are_an_iou_of_0(
+    build: Path, tmp_path: Path, guesses: list[Said]
+) -> None:
+    rows = [replace(row, mask=None) for row in guesses]
+    found = evaluated(build, write_predictions(tmp_path / "said.parquet", rows, metadata={"masks": "drawn"})).evaluation
+    assert found.readings["miou"].value == 0.0
+
+
 def closed_and_open() -> list[Made]:
     """In each split a picture that was asked an absence, and one of whose absences nothing is known."""
     return [

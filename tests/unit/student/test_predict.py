@@ -42,7 +42,8 @@ def test_every_planned_prompt_is_answered_once_and_rows_are_sorted(tmp_path: Pat
     assert found == sorted(planned)
     assert rows["presence"].to_pylist() == [pytest.approx(len(phrase) / 100) for _, phrase in found]
     assert (summary.prompts, summary.pictures) == (len(planned), len({key for key, _ in planned}))
-    assert read_metadata(str(tmp_path / "p.parquet"), PREDICTIONS)["predictor"] == "brightness"
+    said = read_metadata(str(tmp_path / "p.parquet"), PREDICTIONS)
+    assert (said["predictor"], said["masks"]) == ("brightness", "drawn")
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".parts")] == []
 
 
