@@ -3,9 +3,10 @@
     python benchmarks/flow_overhead.py [--gigabytes 2] [--shard-samples 20] [--rounds 1] [--workers 2] [--json FILE]
 
 `python -m flows.serve` starts a server, a worker and the deployments in a folder of its own. Then the same recipe is
-built by the plain command, by the flow in a process of its own (as the worker starts it), and by the deployment, from
-the moment when a run is asked for. One shard is one task run. The flow also makes the contact sheet and the artifacts;
-that is counted as overhead. Prefect's own start is a flow that does nothing, in a process of its own.
+built by the plain command, by plain functions that also make the contact sheet, as the flow does, by the flow in a
+process of its own (as the worker starts it), and by the deployment, from the moment when a run is asked for. One shard
+is one task run. The flow's imports, its start and its artifacts are counted as overhead. Prefect's own start is a flow
+that does nothing, in a process of its own.
 """
 
 import argparse
@@ -36,7 +37,15 @@ from manifests import files
 
 HERE = Path(__file__).resolve().parent
 SHARE, START_S, RERUN_S = 0.05, 10.0, 2.0  # the bounds: of the plain build, for Prefect, of a rerun
-PLAIN, FLOW, DEPLOYED, NOTHING = "plain command", "flow", "deployment, from asking on", "flow that does nothing"
+PLAIN, FUNCTIONS, FLOW = "plain command", "functions: build, contact sheet", "flow"
+DEPLOYED, NOTHING = "deployment, from asking on", "flow that does nothing"
+_FUNCTIONS = """
+import sys
+from flows.build_shards import main
+from shards.show import View, show_build
+main([sys.argv[1], "--out", sys.argv[2], "--workers", sys.argv[3]])
+show_build(sys.argv[2], sys.argv[2] + "/work/page.html", View(quiet=True))
+"""
 _FLOW = (
     "import sys; from flows.deployed import build_shards as b; b(sys.argv[1], sys.argv[2], workers=int(sys.argv[3]))"
 )
@@ -106,7 +115,8 @@ class Builds:
 
     def builds(self) -> list[Way]:
         """All of them, each into a folder that is not there."""
-        return [Way(name, run, partial(self._clear, name)) for name, run in self._runs().items()]
+        runs = {FUNCTIONS: self._functions, **self._runs()}
+        return [Way(name, run, partial(self._clear, name)) for name, run in runs.items()]
 
     def reruns(self) -> list[Way]:
         """All of them upon what they finished, and Prefect's own start."""
@@ -117,7 +127,7 @@ class Builds:
         """The number of shards; stops unless all ways wrote the same ones."""
         plain, *others = (
             {path.name: files.sha256_file(str(path)) for path in Path(self._out(name), "shards").iterdir()}
-            for name in self._runs()
+            for name in (PLAIN, FUNCTIONS, FLOW, DEPLOYED)
         )
         if any(other != plain for other in others):
             raise SystemExit("the ways wrote other shards than the plain command; expected the same bytes")
@@ -127,7 +137,7 @@ class Builds:
         return {PLAIN: self._plain, FLOW: self._flow, DEPLOYED: self._deployed}
 
     def _out(self, way: str) -> str:
-        return str(self.folder / way.split(maxsplit=1)[0].strip(","))
+        return str(self.folder / way.split(maxsplit=1)[0].strip(",:"))
 
     def _clear(self, way: str) -> None:
         shutil.rmtree(self._out(way), ignore_errors=True)
@@ -136,6 +146,9 @@ class Builds:
         options = [str(self.recipe), "--out", self._out(PLAIN), "--workers", str(self.num_workers)]
         command = [sys.executable, "-m", "flows.build_shards", *options]
         subprocess.run(command, check=True, cwd=HERE.parent, capture_output=True)
+
+    def _functions(self) -> None:
+        self._python(_FUNCTIONS, str(self.recipe), self._out(FUNCTIONS), str(self.num_workers))
 
     def _flow(self) -> None:
         self._python(_FLOW, str(self.recipe), self._out(FLOW), str(self.num_workers))
@@ -185,16 +198,17 @@ def measure(gigabytes: float, shard_samples: int, rounds: int, num_workers: int)
 
 def _rows(times: Mapping[str, list[float]], again: Mapping[str, list[float]]) -> list[dict[str, Value]]:
     build: list[dict[str, Value]] = [
-        {"way": name, "build s": median(found), "rerun s": median(again[name])} for name, found in times.items()
+        {"way": name, "build s": median(found), "rerun s": median(again[name]) if name in again else ""}
+        for name, found in times.items()
     ]
     return [*build, {"way": NOTHING, "build s": "", "rerun s": median(again[NOTHING])}]
 
 
 def _claims(times: Mapping[str, list[float]], again: Mapping[str, list[float]]) -> list[Claim]:
-    plain, flow = median(times[PLAIN]), median(times[FLOW])
+    plain, flow = median(times[FUNCTIONS]), median(times[FLOW])
     own_start = median(again[NOTHING])
     figures = {
-        f"the flow's time beyond the plain build's and {SHARE:.0%} of it": (flow - (1 + SHARE) * plain, START_S),
+        f"the flow's time beyond that of the functions and {SHARE:.0%} of it": (flow - (1 + SHARE) * plain, START_S),
         "rerun of a finished build, plain": (median(again[PLAIN]), RERUN_S),
         "rerun of a finished build, flow, beyond Prefect's own start": (median(again[FLOW]) - own_start, RERUN_S),
     }
