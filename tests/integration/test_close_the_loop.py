@@ -43,8 +43,7 @@ def out(command: list[str]) -> Path:
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
     assert not (folder / "loop.json").exists()
-    (folder / "first").write_text(json.dumps(stamps(folder / "round_1")))
-    (folder / "first").rename(folder.parent / "first.json")
+    (folder.parent / "first.json").write_text(json.dumps(stamps(folder / "round_1")))
     with running([*command, "--json"]) as process:
         said, log = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, log
