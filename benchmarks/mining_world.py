@@ -22,6 +22,7 @@ from manifests.tables import CATALOG, EMBEDDINGS
 from miners.composing import mine
 from miners.embed import Embedded
 from miners.embedding_files import embedding_writer, read_embeddings
+from miners.exact_search import available_threads, in_threads
 from miners.ground import Ground
 from miners.judging import Knowledge
 from miners.mined_table import write_mined
@@ -83,7 +84,8 @@ def _write(path: Path, keys: Sequence[str], phrases: Sequence[str], box: Sequenc
 def mine_files(folder: Path, inventory: Inventory, knowledge: Knowledge, settings: Mine, out: Path) -> int:
     """From embedding files to the written table; how many rows it has."""
     num_phrases = len(inventory.phrases) - 1
-    parts = [read_embeddings(str(folder / f"images-{part}.parquet")) for part in range(PARTS)]
+    names = [str(folder / f"images-{part}.parquet") for part in range(PARTS)]
+    parts = in_threads(read_embeddings, names, available_threads())
     crops, texts = (read_embeddings(str(folder / f"{name}.parquet")) for name in ("crops", "phrases"))
     embedded = Embedded(
         images_nd=np.concatenate([part.rows_rd for part in parts]),

@@ -1,6 +1,6 @@
 """Search: the index beside bare FAISS and sentence-transformers, lists beside exact search, memory as rows grow.
 
-    python benchmarks/search.py [--rows 100000] [--queries 10000] [--large 1000000] [--rounds 3] [--small] [--json FILE]
+    python benchmarks/search.py [--rows 100000] [--queries 10000] [--large 1000000] [--rounds 3] [--mining] [--small]
 
 Every way runs in a process of its own and reads the same rows from a file. Rows are mixtures of concepts that lie as
 real embeddings do (`benchmarks/concept_rows.py`); no two are alike.
@@ -28,6 +28,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,6 +42,7 @@ WIDTH = 512
 LARGE_QUERIES = 1000
 LARGE_SETTING = 4 << 30
 FLAT_SETTING = 256 << 20
+MINING_CLAIMS = ("time by", "peak memory by")
 Rows = NDArray[np.float16]
 Found = dict[str, float]
 
@@ -287,11 +289,20 @@ def _claim(name: str, value: float, bound: float) -> Claim:
     return Claim(name=name, value=value, bound=bound, at_least=False)
 
 
-def measure(num_rows: int, num_queries: int, large: int, rounds: int) -> Figures:
-    """The figures of one run."""
+def measure(num_rows: int, num_queries: int, large: int, rounds: int, kept: Figures | None = None) -> Figures:
+    """The figures of one run; with `kept`, mining is measured anew and lists and memory stay as they were."""
     conditions = machine("faiss-cpu", "sentence-transformers", "torch")
     sizes = [large // 10, large * 3 // 10, large] if large >= 10_000 else [large]
-    parts = [measure_mining(num_rows, num_queries, rounds), measure_lists(sizes), measure_memory(sizes)]
+    parts = [measure_mining(num_rows, num_queries, rounds)]
+    if kept is None:
+        parts += [measure_lists(sizes), measure_memory(sizes)]
+    else:
+        parts.append(
+            (
+                [row for row in kept.rows if "way" not in row],
+                [claim for claim in kept.claims if not claim.name.startswith(MINING_CLAIMS)],
+            )
+        )
     return Figures(
         benchmark="search",
         title="Search: the index beside bare FAISS and sentence-transformers",
@@ -319,6 +330,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--large", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mining", action="store_true", help="that alone anew; the rest is kept as --json has it")
     parser.add_argument("--small", action="store_true", help="seconds instead of minutes: says that it runs, no more")
     parser.add_argument("--way", choices=sorted(WAYS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -327,7 +339,8 @@ def main() -> None:
         options.json.write_text(json.dumps(WAYS[options.way](options.folder)))
         return
     sizes = (2000, 50, 1000, 1) if options.small else (options.rows, options.queries, options.large, options.rounds)
-    report(measure(*sizes), options.json)
+    kept = msgspec.json.decode(options.json.read_bytes(), type=Figures) if options.mining else None
+    report(measure(*sizes, kept=kept), options.json)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from miners.embed_generated import embed_generated, generated_part
 from miners.embed_parts import EmbedPart, digest_of, embed_parts, wanted_of
 from miners.embedding_files import Embeddings, embedding_writer, read_embeddings
 from miners.encoders import AUTO, Encoder, choose_encoder
+from miners.exact_search import available_threads, in_threads
 from miners.streaming import BATCH, encode_pictures, require_directions
 from shards.inventory import Inventory
 
@@ -158,10 +159,17 @@ def _embed_part(
 
 def _load(parts: Sequence[EmbedPart], inventory: Inventory, encoder: Encoder, folder: str) -> Embedded:
     images_nd = np.zeros((inventory.num_images, encoder.dim), np.float16)
-    for part in parts:
+
+    def read_images(part: EmbedPart) -> None:
         found = _read_images(_table(folder, IMAGES, part), part, inventory, encoder)
         images_nd[part.first : part.first + part.num] = found.rows_rd
-    crops = [_read_crops(_table(folder, CROPS, part), part, inventory, encoder) for part in parts]
+
+    def read_crops(part: EmbedPart) -> Embeddings:
+        return _read_crops(_table(folder, CROPS, part), part, inventory, encoder)
+
+    threads = available_threads()
+    in_threads(read_images, parts, threads)
+    crops = in_threads(read_crops, parts, threads)
     nothing = np.empty((0, encoder.dim), np.float16)
     crops_cd = np.concatenate([nothing, *(found.rows_rd for found in crops)])
     crop_image_c = np.concatenate([np.empty(0, np.int64), *(part.image_c for part in parts)])
