@@ -289,7 +289,7 @@ def _claim(name: str, value: float, bound: float) -> Claim:
     return Claim(name=name, value=value, bound=bound, at_least=False)
 
 
-def measure(num_rows: int, num_queries: int, large: int, rounds: int, kept: Figures | None = None) -> Figures:
+def measure(num_rows: int, num_queries: int, large: int, rounds: int, *, kept: Figures | None) -> Figures:
     """The figures of one run; with `kept`, mining is measured anew and lists and memory stay as they were."""
     conditions = machine("faiss-cpu", "sentence-transformers", "torch")
     sizes = [large // 10, large * 3 // 10, large] if large >= 10_000 else [large]
@@ -338,6 +338,7 @@ def main() -> None:
     if options.way:
         options.json.write_text(json.dumps(WAYS[options.way](options.folder)))
         return
+    sizes: tuple[int, int, int, int]
     sizes = (2000, 50, 1000, 1) if options.small else (options.rows, options.queries, options.large, options.rounds)
     kept = msgspec.json.decode(options.json.read_bytes(), type=Figures) if options.mining else None
     report(measure(*sizes, kept=kept), options.json)
