@@ -3,22 +3,21 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from flows.loop_record import LoopRecord
 from flows.news import told
 from manifests import files
 from manifests.manifest import Manifest, encode_manifest
-from miners.record import MiningRecord, summarise_mining
-from shards.show import View, show_build, show_pairs
 from shards.summary import summarise
-from student.readings import Evaluation, Reading
+
+if TYPE_CHECKING:
+    from flows.loop_record import LoopRecord
+    from miners.record import MiningRecord
+    from student.readings import Evaluation, Reading
 
 Rows = list[dict[str, Any]]  # as Prefect takes a table
-
-_QUIET = View(quiet=True)
 
 
 def publish_build(manifest: Manifest, build: str) -> None:
@@ -30,17 +29,19 @@ def publish_build(manifest: Manifest, build: str) -> None:
     digest = hashlib.sha256(encode_manifest(manifest)).hexdigest()[:16]
     page = files.join(build, "work", f"page-{digest}.html")
     if not files.exists(page):
-        show_build(build, page, _QUIET)
+        _draw_build(build, page)
     publish_page("contact-sheet", page, "The contact sheet: every picture of the build with its prompts")
     if manifest.mining:
         gallery = files.join(build, "work", f"gallery-{digest}.html")
         if not files.exists(gallery):
-            show_pairs(files.join(build, "negatives.parquet"), "negatives", build, gallery, _QUIET)
+            _draw_pairs(files.join(build, "negatives.parquet"), build, gallery)
         publish_page("gallery", gallery, "The gallery: mined pairs beside what they resemble, to look at and decide")
 
 
-def publish_mining(record: MiningRecord, build: str, out: str) -> None:
+def publish_mining(record: "MiningRecord", build: str, out: str) -> None:
     """The artifacts of a mining run over `build`, whose table lies at `out`; the gallery is written beside it."""
+    from miners.record import summarise_mining
+
     said = f"```\n{summarise_mining(record, out)}\n```\n"
     told(create_markdown_artifact, said, key="mining", description=f"Hard negatives: {out}")
     rows: Rows = [
@@ -51,11 +52,11 @@ def publish_mining(record: MiningRecord, build: str, out: str) -> None:
     publish_table("mining-rejects", rows or [{"guard": "none", "rejected": 0}], "Candidates that a guard took")
     if any(kind.rows for kind in record.kinds):
         gallery = f"{out.removesuffix('.parquet')}.html"
-        show_pairs(out, "negatives", build, gallery, _QUIET)
+        _draw_pairs(out, build, gallery)
         publish_page("gallery", gallery, "The gallery: mined pairs beside what they resemble, to look at and decide")
 
 
-def publish_evaluation(found: Evaluation, run: str) -> None:
+def publish_evaluation(found: "Evaluation", run: str) -> None:
     """The artifacts of a student whose run lies at `run`."""
     rows = [{"metric": name, **_cells(reading)} for name, reading in found.readings.items()]
     publish_table("evaluation", rows, f"{found.name} on {found.split} of {found.build}, 95 % intervals")
@@ -63,7 +64,7 @@ def publish_evaluation(found: Evaluation, run: str) -> None:
     publish_page("failures", page, "False alarms and misses, with pictures")
 
 
-def publish_loop(found: LoopRecord, out: str) -> None:
+def publish_loop(found: "LoopRecord", out: str) -> None:
     """The artifacts of a closed loop in the folder `out`: the rounds side by side, and the report of all of them."""
     names = {name: None for one in found.rounds for name in one.readings}
     rows: Rows = [
@@ -72,6 +73,18 @@ def publish_loop(found: LoopRecord, out: str) -> None:
     ]
     publish_table("rounds", rows, f"Every round on {found.split} of {found.judged_on}")
     publish_page("report", files.join(out, found.report), "The report of all rounds")
+
+
+def _draw_build(build: str, page: str) -> None:
+    from shards.show import View, show_build
+
+    show_build(build, page, View(quiet=True))
+
+
+def _draw_pairs(table: str, build: str, page: str) -> None:
+    from shards.show import View, show_pairs
+
+    show_pairs(table, "negatives", build, page, View(quiet=True))
 
 
 def publish_page(key: str, page: str, description: str) -> None:
@@ -110,11 +123,11 @@ def reject_rows(manifest: Manifest) -> Rows:
     return [{"reason": reason, "inputs": num} for reason, num in counts.items()] or [{"reason": "none", "inputs": 0}]
 
 
-def _cells(reading: Reading) -> dict[str, object]:
+def _cells(reading: "Reading") -> dict[str, object]:
     return {"value": _value(reading), "low": reading.low, "high": reading.high, "of": reading.num}
 
 
-def _value(reading: Reading | None) -> object:
+def _value(reading: "Reading | None") -> object:
     """The value, or why there is none."""
     if reading is None:
         return "not read"

@@ -4,6 +4,7 @@
 gone on with by the next one into the same folder.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Annotated, Any, Literal, ParamSpec
@@ -16,12 +17,14 @@ from pydantic import Field
 from flows.artifacts import publish_build, publish_evaluation, publish_loop, publish_mining
 from flows.building import build as build_plain
 from flows.demo import BUILD, CONFIG, demo_recipe
+from flows.news import outlasting
 from flows.next_recipe import FALSE_ALARM_SHARE
 from flows.progress_artifacts import ArtifactProgress
 from flows.tasks import open_tasks, run_as_task
 from manifests import files
 from manifests.errors import AbsentiaError
 from manifests.manifest import read_manifest
+from manifests.recipe import DEFAULT_RATE, Mine
 from manifests.recipe_file import load_recipe
 
 Recipe = Annotated[str, Field(description="path or URL of a RECIPE.toml; empty: the demo world")]
@@ -40,7 +43,7 @@ def _told(function: Callable[P, str]) -> Callable[P, "str | State[Any]"]:
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> "str | State[Any]":
         try:
-            return function(*args, **kwargs)
+            return outlasting(function)(*args, **kwargs)
         except AbsentiaError as error:
             get_run_logger().error("error: %s", error)
             return Failed(message=f"error: {error}")
@@ -69,18 +72,25 @@ def mine_negatives(
     encoder: Annotated[str, Field(description="auto, conse, or any that open_clip has; see docs/mining.md")] = "auto",
     predictions: Tables = (),
     decisions: Annotated[Sequence[str], Field(description="a person's decisions, from the gallery")] = (),
+    max_false_negative_rate: Annotated[float, Field(gt=0, lt=1, description="the audit chooses the margin")] = (
+        DEFAULT_RATE
+    ),
     seed: Annotated[int, Field(ge=0)] = 0,
     workers: Workers = 0,
     scheduler: Scheduler = "",
 ) -> str:
     """Mine hard negatives from a finished build; the table's place comes back."""
-    from manifests.recipe import Mine
     from miners.hard_negatives import Request, mine_build
 
-    folder = build or _demo_build(workers, scheduler)
-    settings = Mine(encoder=encoder, predictions=list(predictions), decisions=list(decisions))
-    with open_tasks(workers, scheduler, tags=(_storage(out),)) as executor, ArtifactProgress() as progress:
-        record = mine_build(Request(build=folder, out=out, seed=seed), settings, executor=executor, progress=progress)
+    folder, place = build or _demo_build(workers, scheduler), _place(out, scheduler)
+    settings = Mine(
+        encoder=encoder,
+        predictions=list(predictions),
+        decisions=list(decisions),
+        max_false_negative_rate=max_false_negative_rate,
+    )
+    with open_tasks(place, workers, scheduler) as executor, ArtifactProgress() as progress:
+        record = mine_build(Request(build=folder, out=place, seed=seed), settings, executor=executor, progress=progress)
     publish_mining(record, folder, out)
     return out
 
@@ -101,9 +111,8 @@ def train_student(
     folder = build or _demo_build(0, "")
     learning = read_config(config or (None if build else CONFIG))
     with ArtifactProgress() as progress:
-        learn = partial(train, folder, out, config=learning, epochs=epochs or None, progress=progress)
-        run_as_task("train", learn)
-        found = run_as_task("evaluate", partial(evaluate, out, folder, split=split, progress=progress))
+        run_as_task("train", partial(train, folder, out, config=learning, epochs=epochs or None), progress)
+        found = run_as_task("evaluate", partial(evaluate, out, folder, split=split), progress)
     publish_evaluation(found, out)
     return files.join(out, "evaluation")
 
@@ -127,12 +136,12 @@ def close_the_loop(
     from flows.rounds import close_the_loop as close_plain
     from student.config import read_config
 
-    name = recipe or demo_recipe()
+    name, place = recipe or demo_recipe(), _place(out, scheduler)
     learning = Learning(config=read_config(config or (None if recipe else CONFIG)), epochs=epochs or None)
-    with open_tasks(workers, scheduler, tags=(_storage(out),)) as executor, ArtifactProgress() as progress:
+    with open_tasks(place, workers, scheduler) as executor, ArtifactProgress() as progress:
         found = close_plain(
             load_recipe(name),
-            out,
+            place,
             executor=executor,
             progress=progress,
             rounds=rounds,
@@ -149,9 +158,9 @@ def close_the_loop(
 
 def _build(recipe: str, out: str, *, workers: int, scheduler: str) -> None:
     """A finished build, told in artifacts."""
-    asked = load_recipe(recipe)
-    with open_tasks(workers, scheduler, tags=(_storage(out),)) as executor, ArtifactProgress() as progress:
-        manifest = build_plain(asked, out, executor=executor, progress=progress, where=recipe)
+    asked, place = load_recipe(recipe), _place(out, scheduler)
+    with open_tasks(place, workers, scheduler) as executor, ArtifactProgress() as progress:
+        manifest = build_plain(asked, place, executor=executor, progress=progress, where=recipe)
     publish_build(manifest, out)
 
 
@@ -161,6 +170,6 @@ def _demo_build(workers: int, scheduler: str) -> str:
     return BUILD
 
 
-def _storage(uri: str) -> str:
-    """The tag of a part by where it writes, so that a concurrency limit can spare a disk or a bucket."""
-    return "storage-disk" if files.is_local(uri) else f"storage-{uri.partition('://')[0]}"
+def _place(out: str, scheduler: str) -> str:
+    """Where to write; absolute for workers that stand in another folder."""
+    return os.path.abspath(out) if scheduler and files.is_local(out) else out

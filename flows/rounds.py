@@ -54,15 +54,15 @@ class Learning:
 
 
 class Run(Protocol):
-    """Does what is called by a label, at once and in this process; a flow shows it as a task run."""
+    """Does what is called by a label and draws its bars; a flow does it elsewhere and shows it as a task run."""
 
-    def __call__(self, label: str, call: Callable[[], T], /) -> T:
+    def __call__(self, label: str, call: Callable[[Progress], T], progress: Progress, /) -> T:
         """What `call` returns."""
 
 
-def run_plainly(_label: str, call: Callable[[], T], /) -> T:
-    """What `call` returns, and nothing else."""
-    return call()
+def run_here(_label: str, call: Callable[[Progress], T], progress: Progress, /) -> T:
+    """What `call` returns, done at once and in this process."""
+    return call(progress)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ def close_the_loop(
     rounds: int = 2,
     learning: Learning | None = None,
     share: float = FALSE_ALARM_SHARE,
-    run: Run = run_plainly,
+    run: Run = run_here,
     where: str = "recipe",
 ) -> LoopRecord:
     """What the finished loop in `out` came to, with the report of all rounds; what is finished there is not done again.
@@ -102,7 +102,7 @@ def close_the_loop(
         rounds: How many students are trained at most, 1 or more; fewer where one leaves no false alarm to mine.
         learning: How; None takes the defaults.
         share: Of train's absent prompts that false alarms get from round 2 on, where the recipe gives them none.
-        run: Runs training, judging and predicting, which need this process.
+        run: Runs training, judging and predicting.
         where: The recipe's name in messages.
 
     Raises:
@@ -155,23 +155,16 @@ def _round(number: int, asked: Recipe, loop: _Loop, *, is_last: bool) -> RoundRe
     built, run, judge = files.join(folder, "build"), files.join(folder, "student"), _judge(loop)
     how = loop.learning
     learn = partial(
-        train,
-        built,
-        run,
-        config=how.config,
-        epochs=how.epochs,
-        num_readers=how.num_readers,
-        device=how.device,
-        progress=loop.progress,
+        train, built, run, config=how.config, epochs=how.epochs, num_readers=how.num_readers, device=how.device
     )
-    loop.run(f"train round {number}", learn)
+    loop.run(f"train round {number}", learn, loop.progress)
     loop.progress.advance(bar)
-    judged = partial(evaluate, run, judge, split=JUDGED_ON, progress=loop.progress)
-    evaluation = loop.run(f"evaluate round {number}", judged)
+    judged = partial(evaluate, run, judge, split=JUDGED_ON)
+    evaluation = loop.run(f"evaluate round {number}", judged, loop.progress)
     loop.progress.advance(bar)
     if not is_last:
-        asked_again = partial(predict, run, built, files.join(folder, "predictions.parquet"), progress=loop.progress)
-        loop.run(f"predict round {number}", asked_again)
+        answer = partial(predict, run, built, files.join(folder, "predictions.parquet"))
+        loop.run(f"predict round {number}", answer, loop.progress)
         loop.progress.advance(bar)
     return _record(number, manifest, evaluation, is_last=is_last)
 

@@ -120,6 +120,8 @@ def _environment(options: Options) -> dict[str, str]:
     direct = ",".join(filter(None, [mine.get("NO_PROXY") or mine.get("no_proxy"), HOST]))
     return {
         "PREFECT_WORKER_QUERY_SECONDS": "2",  # so that a run starts soon after it was asked for
+        "PREFECT_CLIENT_MAX_RETRIES": "8",  # a server that is restarted is waited for
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
         **mine,
         **({"PREFECT_API_AUTH_STRING": password} if password else {}),
         **dict.fromkeys(("NO_PROXY", "no_proxy"), direct),

@@ -5,6 +5,7 @@ stops the flow at once, as it stops the plain command. No result is stored: file
 """
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
@@ -15,8 +16,13 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from rich.progress import Progress
 
+from flows.apart import run_apart
+from flows.dask_cluster import versions
+from flows.dask_executor import Call, dask_executor
 from flows.places import LIMIT_S, Run, open_places
+from manifests import files
 from manifests.stage import Step
 from manifests.transient import is_transient
 
@@ -68,25 +74,27 @@ def run_part(work: Work[T]) -> T:
     return work()
 
 
-def run_as_task(label: str, call: Callable[[], T]) -> T:
-    """What `call` returns, done in this very process and shown as one task run of the flow."""
-    return run_part(Work(call, label))
+def run_as_task(label: str, call: Callable[[Progress], T], progress: Progress, /) -> T:
+    """What `call` returns, done in a process of its own and shown as one task run of the flow."""
+    return run_part(Work(partial(run_apart, call, progress), label))
 
 
 class TaskExecutor(Executor):
     """Every call that is submitted is a task run of the flow that submits it."""
 
-    def __init__(
-        self, runner: TaskRunner[Any], *, at_once: int, place: Run | None = None, tags: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, runner: TaskRunner[Any], *, at_once: int, tag: str, place: Run | None = None) -> None:
         self.at_once = at_once  # parts that a stage keeps in flight
         self._runner = runner
-        self._place = place
-        self._task = run_part.with_options(tags=tags, timeout_seconds=None if place else LIMIT_S)
+        self._place = place  # None: where the runner puts it, on a cluster
+        self._versions = versions()
+        self._task = run_part.with_options(tags=[tag], timeout_seconds=None if place else LIMIT_S)
 
     def submit(self, fn: Callable[A, T], /, *args: A.args, **kwargs: A.kwargs) -> Future[T]:
         """The future of `fn`, which fails as the last try of its task run failed."""
-        work = Work(partial(fn, *args, **kwargs), _label(fn, *args), self._place)
+        call: Callable[[], T] = partial(fn, *args, **kwargs)
+        if self._place is None:
+            call = Call(call, fn.folder if isinstance(fn, Step) else "", self._versions)
+        work = Work(call, _label(fn, *args), self._place)
         found: Future[T] = Future()
         running = self._runner.submit(self._task, {"work": work})
         running.add_done_callback(partial(_hand_on, found))
@@ -107,16 +115,42 @@ def _hand_on(found: Future[T], done: "PrefectFuture[T]") -> None:
 
 
 @contextlib.contextmanager
-def open_tasks(num_workers: int = 0, scheduler: str = "", *, tags: tuple[str, ...] = ()) -> Iterator[TaskExecutor]:
-    """Task runs in `num_workers` processes of this machine (0: one per core), or on the Dask cluster at `scheduler`."""
-    if scheduler:
-        from prefect_dask.task_runners import DaskTaskRunner
+def open_tasks(out: str, num_workers: int = 0, scheduler: str = "") -> Iterator[TaskExecutor]:
+    """Task runs that write into `out`: in processes of this machine, or on a Dask cluster.
 
-        with DaskTaskRunner(address=scheduler) as dask:
-            num_threads = sum(worker["nthreads"] for worker in dask.client.scheduler_info()["workers"].values())
-            yield TaskExecutor(dask, at_once=max(2, 2 * num_threads), tags=tags)
-        return
-    num = num_workers or os.cpu_count() or 1
-    threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=num)
-    with open_places(num) as place, threads as runner:
-        yield TaskExecutor(runner, at_once=2 * num, place=place, tags=tags)
+    Args:
+        out: Where parts write; each is tagged by it, so that a limit can spare a disk or a bucket.
+        num_workers: Processes of this machine; 0 takes one per core.
+        scheduler: Address of the cluster's scheduler; empty for this machine.
+
+    Raises:
+        BuildError: the cluster cannot be used, or does not see `out`.
+    """
+    tag = "storage-disk" if files.is_local(out) else f"storage-{out.partition('://')[0]}"
+    with _told_of_failures_alone():
+        if scheduler:
+            with dask_executor(scheduler) as cluster:
+                cluster.require_sees(out)
+            from prefect_dask.task_runners import DaskTaskRunner
+
+            with DaskTaskRunner(address=scheduler) as dask:
+                num_threads = sum(worker["nthreads"] for worker in dask.client.scheduler_info()["workers"].values())
+                yield TaskExecutor(dask, at_once=max(2, 2 * num_threads), tag=tag)
+            return
+        num = num_workers or os.cpu_count() or 1
+        # twice as many threads as places: while Prefect begins or ends a task in one, another's part runs
+        threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=2 * num)
+        with open_places(num) as place, threads as runner:
+            yield TaskExecutor(runner, at_once=2 * num, tag=tag, place=place)
+
+
+@contextlib.contextmanager
+def _told_of_failures_alone() -> Iterator[None]:
+    """Keep a line for every finished part out of the run's log; the UI lists task runs and their states anyway."""
+    log = logging.getLogger("prefect.task_runs")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

@@ -25,12 +25,12 @@ _READERS = 2  # the most that are worth having for one process that trains
 def train(
     build: str,
     out: str,
+    progress: "Progress",
     *,
     config: TrainConfig | None = None,
     epochs: int | None = None,
     num_readers: int | None = None,
     device: str = "auto",
-    progress: "Progress",
 ) -> RunRecord:
     """The record of the finished run in `out`, trained where it was not; masks and presence, without a teacher.
 
@@ -94,7 +94,7 @@ def _was_stopped(out: str) -> bool:
     return not read_checkpoint(last).state.finished
 
 
-def evaluate(run: str, build: str, *, split: str = "test", name: str = "", progress: "Progress") -> Evaluation:
+def evaluate(run: str, build: str, progress: "Progress", *, split: str = "test", name: str = "") -> Evaluation:
     """What a run is worth on a split of a build, with its files in `RUN/evaluation`; judged where it was not.
 
     Args:
@@ -134,7 +134,7 @@ def evaluate(run: str, build: str, *, split: str = "test", name: str = "", progr
 
 
 def predict(
-    run: str, build: str, out: str, *, split: str = "train", ask: str = "vocabulary", progress: "Progress"
+    run: str, build: str, out: str, progress: "Progress", *, split: str = "train", ask: str = "vocabulary"
 ) -> "Summary":
     """What lies in the table at `out`: the answers of a run on a split of a build, asked for where they are not there.
 

@@ -64,7 +64,7 @@ def fake_project(folder: Path, *, also: str = "") -> Path:
     """A folder with our own prefect.yaml, `also` added, whose flows do nothing."""
     folder.mkdir()
     yaml = (ROOT / "prefect.yaml").read_text(encoding="utf-8")
-    (folder / "prefect.yaml").write_text(yaml.replace("flows/deployed.py", "fakes.py") + also, encoding="utf-8")
+    (folder / "prefect.yaml").write_text(yaml.replace("flows.deployed", "fakes") + also, encoding="utf-8")
     (folder / "fakes.py").write_text(FAKE_FLOWS, encoding="utf-8")
     return folder
 

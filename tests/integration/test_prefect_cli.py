@@ -11,8 +11,8 @@ from tests.doors import ROOT
 from tests.servers import clean_environment, fake_project, free_port, is_healthy, run, running, wait_for
 
 ALSO = """
-  - {name: nightly, entrypoint: fakes.py:mine_negatives, work_pool: *pool}
-  - {name: nightly, entrypoint: fakes.py:train_student, work_pool: *pool}
+  - {name: nightly, entrypoint: fakes.mine_negatives, work_pool: *pool}
+  - {name: nightly, entrypoint: fakes.train_student, work_pool: *pool}
 """
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 
