@@ -20,7 +20,7 @@ from flows.process_tree import below, end, send
 from flows.process_tree import running as running_processes
 from tests.compose_file import services
 from tests.postgres import Postgres, postgres
-from tests.prefect_service import Service, free_port, until
+from tests.prefect_service import Service, fetch, free_port, until
 from tests.worlds import REPOSITORY
 
 PASSWORD = "of-the-server"  # noqa: S105
@@ -59,8 +59,7 @@ class Composed(Service):
         }
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/api{way}", data, headers, method=method)  # noqa: S310
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            text = answer.read()
+        text = fetch(request)
         return json.loads(text) if text else None
 
     def start(self, name: str) -> None:
@@ -89,8 +88,9 @@ class Composed(Service):
 
     def is_healthy(self, name: str) -> bool:
         """Whether a service's own health check passes."""
-        with contextlib.suppress(OSError), urllib.request.urlopen(self.health[name], timeout=4) as answer:  # noqa: S310
-            return bool(answer.status == 200)
+        with contextlib.suppress(OSError):
+            fetch(self.health[name], timeout_s=4)
+            return True
         return False
 
     def log(self, name: str) -> Path:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -48,8 +49,7 @@ class Service:
         request = urllib.request.Request(  # noqa: S310  (our own server)
             f"{self.url}/api{way}", data, {"Content-Type": "application/json"}, method=method
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            text = answer.read()
+        text = fetch(request)
         return json.loads(text) if text else None
 
     def state(self, run: str) -> tuple[str, str]:
@@ -85,6 +85,17 @@ class Service:
                 if "POSIX" in fields and fields[5].rpartition(":")[2] == str(inode):
                     return int(fields[4])
         return None
+
+
+def fetch(request: urllib.request.Request | str, *, timeout_s: float = 30) -> bytes:
+    """The body of an answer; one that refuses is closed before it is raised, or a later test is told of its socket."""
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310  (our own servers)
+            body: bytes = answer.read()
+            return body
+    except urllib.error.HTTPError as refused:
+        refused.close()
+        raise
 
 
 def until(true: Callable[[], bool], limit_s: float, say: Callable[[], str] = str) -> None:

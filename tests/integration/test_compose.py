@@ -71,7 +71,7 @@ def asked(service: Composed, recipe: Path, out: Path) -> str:
 def begun(service: Composed, recipe: Path, out: Path) -> str:
     """The same, once some of its shards are there and others are not."""
     run = asked(service, recipe, out)
-    until(lambda: len(list(out.glob("shards/*.tar"))) >= 3, LIMIT_S, service.tail)
+    until(lambda: len(list(out.glob("shards/[!.]*.tar"))) >= 3, LIMIT_S, service.tail)
     assert not (out / "manifest.json").exists()
     return run
 
@@ -126,6 +126,7 @@ def test_nothing_but_its_health_is_told_without_the_password(service: Composed) 
         request = urllib.request.Request(f"{service.url}/api{way}", b"{}", {"Content-Type": "application/json"})  # noqa: S310
         with pytest.raises(urllib.error.HTTPError) as told:
             urllib.request.urlopen(request, timeout=30)  # noqa: S310
+        told.value.close()
         assert told.value.code == 401
 
 
@@ -274,7 +275,7 @@ def test_a_worker_is_killed_with_its_run_and_the_next_one_goes_on(
     out = tmp_path / "out"
     lost = begun(service, recipe, out)
     service.stop("worker", signal.SIGKILL)
-    kept = {path: path.stat().st_mtime_ns for path in out.glob("shards/*.tar")}
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("shards/[!.]*.tar")}
     assert service.state(lost)[0] == "RUNNING", "nobody was left to say that it died"
     service.start("worker")
     service.type("prefect", "flow-run", "cancel", lost)
