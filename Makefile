@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 4200
-PYTEST_OPTIONS := -n 3 --dist loadfile --no-loadscope-reorder # integration tests, the longest, come first
+PYTEST_OPTIONS := -n 2 --dist loadfile --no-loadscope-reorder # integration tests, the longest, come first
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 NEEDED := pyproject.toml constraints.txt
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.worlds import REPOSITORY
 
-LIMIT_S = 180.0
+LIMIT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,7 @@ def run(command: list[str], environment: Mapping[str, str], *, cwd: Path = ROOT)
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=120,
+        timeout=400,
     )
 
 
@@ -107,7 +107,7 @@ def running(
             process.wait()
 
 
-def wait_for(what: str, condition: Callable[[], bool], *logs: Path, limit_s: float = 90.0) -> None:
+def wait_for(what: str, condition: Callable[[], bool], *logs: Path, limit_s: float = 300.0) -> None:
     """Fail, with the ends of the logs, if it is not so in time."""
     until = time.monotonic() + limit_s
     while not condition():
@@ -131,7 +131,7 @@ def ask(port: int, method: str, path: str, body: object = None) -> Any:  # noqa:
         headers={"Content-Type": "application/json"},
         method=method,
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
         return json.load(answer)
 
 

@@ -315,7 +315,7 @@ def run_command_line(
         text=True,
         encoding="utf-8",
         check=False,
-        timeout=300,
+        timeout=900,
     )
 
 

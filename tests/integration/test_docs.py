@@ -59,7 +59,7 @@ def program(page: str) -> list[Block]:
 def run(command: list[str], folder: Path, what: str) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     result = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=400
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=1500
     )
     assert result.returncode == 0, f"{what}:\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
 

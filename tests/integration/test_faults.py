@@ -16,7 +16,7 @@ from tests.dask_service import dask_cluster, start_build
 from tests.disks import small_disks
 from tests.worlds import REPOSITORY, build_bytes, build_command, build_world, error_line, run_command_line, write_world
 
-LIMIT_S = 120
+LIMIT_S = 400
 JUMPING_CLOCK = """
 import time
 

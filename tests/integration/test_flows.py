@@ -36,7 +36,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 def begun(service: Service, out: Path, *, shards: int = 2) -> int:
     """The process that builds into `out`, once some shards are there and others are not."""
-    until(lambda: len(list(out.glob("shards/[!.]*.tar"))) >= shards, 120, service.tail)
+    until(lambda: len(list(out.glob("shards/[!.]*.tar"))) >= shards, 400, service.tail)
     assert not (out / "manifest.json").exists()
     process = service.flow_process(out)
     assert process is not None
@@ -65,7 +65,7 @@ def test_a_flow_that_was_killed_goes_on_in_the_next_run(
     service.run("build-shards", recipe=str(recipe), out=str(out), workers=2)
     os.kill(begun(service, out), signal.SIGKILL)
     kept = {path.name: path.stat().st_ino for path in out.glob("shards/[!.]*.tar")}
-    until(lambda: service.flow_process(out) is None, 30, service.tail)
+    until(lambda: service.flow_process(out) is None, 120, service.tail)
     run = service.run("build-shards/build-shards", recipe=str(recipe), out=str(out), workers=2)
     assert service.finished(run) == ("COMPLETED", ""), service.tail()
     assert build_bytes(out) == expected
@@ -107,7 +107,7 @@ def test_a_cancelled_run_stops_within_seconds_and_the_next_goes_on(service: Serv
     run = service.run("build-shards", recipe=str(recipe), out=str(out), workers=1)
     begun(service, out, shards=1)
     service.ask("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
-    until(lambda: service.flow_process(out) is None, 15, service.tail)
+    until(lambda: service.flow_process(out) is None, 30, service.tail)
     assert not (out / "manifest.json").exists()
     again = service.run("build-shards", recipe=str(recipe), out=str(out), workers=2)
     assert service.finished(again) == ("COMPLETED", "")

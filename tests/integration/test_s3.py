@@ -36,7 +36,7 @@ from tests.worlds import (
     write_recipe,
 )
 
-LIMIT_S = 120
+LIMIT_S = 400
 PADDING_BYTES = 2_200_000  # of each large picture, so that a shard is sent in several parts
 NUM_LARGE = 12
 NUM_FOLLOWERS = 5

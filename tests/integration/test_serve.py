@@ -107,7 +107,7 @@ def test_it_serves_and_ctrl_c_stops_all_of_it_with_the_run(place: Place) -> None
             busy = run(place.command("--folder", str(place.home / "other")), place.environment, cwd=place.project)
             twice = run(place.command("--port", str(free_port())), place.environment, cwd=place.project)
             process.send_signal(signal.SIGINT)
-            process.wait(timeout=20)
+            process.wait(timeout=60)
 
     assert process.returncode == 0, place.said()
     assert "Traceback" not in place.said()
@@ -134,7 +134,7 @@ def test_it_starts_again_and_ends_with_an_error_and_no_orphans_where_the_worker_
             listed = running_processes()
             worker = next(each.parent for each in listed if each.pid == run_process)
             subprocess.run(["kill", "-9", str(worker)], check=True)
-            process.wait(timeout=30)
+            process.wait(timeout=300)
 
     assert process.returncode == 1
     assert f"error: the worker ended by itself. Its log is {place.prefect_log('worker')}, which ends:" in place.said()
@@ -148,7 +148,7 @@ def test_it_stops_while_it_starts(place: Place, signum: signal.Signals) -> None:
         wait_for("it starts the server", lambda: "Starting the Prefect server" in place.said(), place.log)
         wait_for("the server runs", lambda: bool(below(process.pid, running_processes())), place.log)
         process.send_signal(signum)
-        process.wait(timeout=20)
+        process.wait(timeout=60)
 
     assert process.returncode == 0
     assert place.said().splitlines()[-1] == "Stopped"
@@ -159,7 +159,7 @@ def test_deployments_that_cannot_be_applied_end_in_an_error_with_their_log(place
     broken = Place(project=fake_project(place.home / "broken"), home=place.home, port=place.port)
     (broken.project / "fakes.py").write_text('"""No flow at all."""\n')
     with broken.serving() as process:
-        process.wait(timeout=90)
+        process.wait(timeout=300)
 
     assert process.returncode == 1
     assert "error: `prefect deploy --all` failed. Its log is " in broken.said()

@@ -196,7 +196,7 @@ def switches(script: Path, *arguments: str, **environment: str) -> str:
     script.write_text('import os\nprint(*[f"{k}={v}" for k, v in os.environ.items() if "PLUGINS" in k])\n')
     kept = {"PATH": os.environ["PATH"], "HOME": str(script.parent), **environment}
     command = [sys.executable, str(script), *arguments]
-    result = subprocess.run(command, env=kept, capture_output=True, text=True, check=False, timeout=60)
+    result = subprocess.run(command, env=kept, capture_output=True, text=True, check=False, timeout=240)
     assert (result.returncode, result.stderr) == (0, "")
     return result.stdout.strip()
 
