@@ -222,4 +222,4 @@ def test_help_and_a_table_need_no_torch(build: Path, predictions: str, tmp_path:
         f"main([{predictions!r}, {str(build)!r}, '--out', {str(tmp_path / 'out')!r}, '--json']); "
         "sys.exit('torch' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True, capture_output=True, timeout=400)

@@ -163,7 +163,7 @@ def test_a_goal_that_is_none_is_refused(tmp_path: Path, goal: str, capsys: pytes
 def test_help_needs_no_torch_and_answers_at_once() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "student.report", "--help"]
     started = time.perf_counter()
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=240)
 
     assert time.perf_counter() - started < 5  # 0.2 s on a quiet machine
     assert "--baseline" in found.stdout

@@ -183,7 +183,7 @@ def test_a_signal_to_the_whole_group_saves_too(
         while running.poll() is None and not (history.exists() and history.read_bytes().count(b"\n") > 2):
             time.sleep(0.01)
         os.killpg(running.pid, asks)
-        said = running.communicate(timeout=60)[1]
+        said = running.communicate(timeout=240)[1]
     assert (running.returncode, said.count("\n")) == (expected, 1), said
     assert "steps; resume with python -m student.train " in said
     state = read_checkpoint(str(out / "last.safetensors")).state

@@ -23,7 +23,7 @@ def train_together(build: Path, out: Path, *options: str, processes: int = 2) ->
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )
 
 
