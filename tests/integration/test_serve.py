@@ -156,6 +156,7 @@ def test_it_stops_while_it_starts(place: Place, signum: signal.Signals) -> None:
 
 
 def test_deployments_that_cannot_be_applied_end_in_an_error_with_their_log(place: Place) -> None:
+    place.home.mkdir(exist_ok=True)
     broken = Place(project=fake_project(place.home / "broken"), home=place.home, port=place.port)
     (broken.project / "fakes.py").write_text('"""No flow at all."""\n')
     with broken.serving() as process:
@@ -163,7 +164,7 @@ def test_deployments_that_cannot_be_applied_end_in_an_error_with_their_log(place
 
     assert process.returncode == 1
     assert "error: `prefect deploy --all` failed. Its log is " in broken.said()
-    assert re.search("'build_shards' (not found )?in 'fakes.py'", broken.said())
+    assert "'build_shards' not found in 'fakes'" in " ".join(broken.said().split())
     assert left_of(place.home) == {}
 
 
