@@ -5,6 +5,7 @@ in a fresh process; where this one is stopped, that one is asked to end and gets
 """
 
 import multiprocessing
+import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -13,7 +14,7 @@ from typing import Any, TypeVar, cast
 from rich.progress import Progress, TaskID
 
 from manifests.errors import AbsentiaError, BuildError
-from manifests.stage import log_to_stderr
+from manifests.stage import end_with_parent, log_to_stderr
 
 GRACE_S = 20.0  # a trainer writes its checkpoint after the step at hand
 
@@ -24,7 +25,9 @@ def run_apart(call: Callable[[Progress], T], progress: Progress) -> T:
     """What `call` returns, which is given a progress whose bars are drawn on `progress`.
 
     Raises:
-        AbsentiaError: what `call` raised; BuildError if its process was killed.
+        AbsentiaError: what `call` raised.
+        BuildError: its process was killed.
+        RuntimeError: anything else was raised there; the text is its traceback.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
@@ -57,6 +60,8 @@ def _result(here: Connection, progress: Progress) -> object:
                 return given
             case "raised":
                 raise given
+            case "broke":
+                raise RuntimeError(given)
 
 
 def _end(process: BaseProcess) -> None:
@@ -97,8 +102,11 @@ class Relay(Progress):
 
 def _work(there: Connection, call: Callable[[Progress], object]) -> None:
     """The other process."""
+    end_with_parent()
     log_to_stderr()
     try:
         there.send(("returned", TaskID(0), call(Relay(there))))
     except AbsentiaError as error:
         there.send(("raised", TaskID(0), error))
+    except Exception:
+        there.send(("broke", TaskID(0), traceback.format_exc()))

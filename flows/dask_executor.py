@@ -29,7 +29,7 @@ from flows.dask_cluster import (
 )
 from manifests import files
 from manifests.errors import BuildError
-from manifests.stage import Step
+from manifests.stage import Step, ended
 
 if TYPE_CHECKING:
     import distributed
@@ -252,13 +252,8 @@ def dask_executor(address: str, *, patience: Patience | None = None) -> Iterator
     with _quiet(), _closing(connect(address)) as client:
         require_workers(client, address, patience.worker_s)
         require_same_versions(client, address)
-        executor = DaskExecutor(client, address, patience=patience)
-        try:
+        with ended(DaskExecutor(client, address, patience=patience)) as executor:
             yield executor
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            raise
-        executor.shutdown()
 
 
 @contextlib.contextmanager

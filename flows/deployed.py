@@ -39,11 +39,12 @@ P = ParamSpec("P")
 
 def _told(function: Callable[P, str]) -> Callable[P, "str | State[Any]"]:
     """`function`, whose mistakes of the user end as one line in a failed run, and not as a traceback."""
+    patient = outlasting(function)
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> "str | State[Any]":
         try:
-            return outlasting(function)(*args, **kwargs)
+            return patient(*args, **kwargs)
         except AbsentiaError as error:
             get_run_logger().error("error: %s", error)
             return Failed(message=f"error: {error}")

@@ -4,7 +4,6 @@ They run in this process and draw their bars where the caller wants them. A run 
 checkpoint when the same call is made again.
 """
 
-import os
 from typing import TYPE_CHECKING
 
 from manifests import files
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from student.predict import Summary
-
-_READERS = 2  # the most that are worth having for one process that trains
 
 
 def train(
@@ -50,10 +47,8 @@ def train(
     """
     from student.distributed import joined
     from student.heap import keep_freed_memory
-    from student.preparing import Request, prepare
-    from student.stopping import until_interrupt, until_sigterm
-    from student.train import choose_device
-    from student.training import train as train_prepared
+    from student.preparing import Request
+    from student.train import choose_device, default_readers, train_on
 
     request = Request(
         builds={build: None},
@@ -61,26 +56,18 @@ def train(
         config=config or TrainConfig(),
         epochs=None if epochs is None else (epochs,),
         resume=_was_stopped(out),
-        num_workers=min(_READERS, _num_cores()) if num_readers is None else num_readers,
+        num_workers=default_readers() if num_readers is None else num_readers,
     )
     chosen = choose_device(device, request)
     if chosen.type == "cpu":
         keep_freed_memory()
-    with joined(chosen) as ranks, until_sigterm() as stop:
-        prepared = prepare(request)
-        if isinstance(prepared, RunRecord):
-            return prepared
-        with until_interrupt(stop.set) as interrupted:
-            standing = train_prepared(prepared, ranks, progress, stop)
-    if not standing.finished:
-        if interrupted.is_set():
-            raise KeyboardInterrupt
-        raise TrainingError(f"{out}: was asked to stop after {standing.step} steps; do the same again, and it goes on")
-    return standing.told(prepared.record)
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with joined(chosen) as ranks:
+        record, interrupted = train_on(request, ranks, progress)
+    if record.finished:
+        return record
+    if interrupted:
+        raise KeyboardInterrupt
+    raise TrainingError(f"{out}: was asked to stop after {record.steps} steps; do the same again, and it goes on")
 
 
 def _was_stopped(out: str) -> bool:

@@ -1,6 +1,5 @@
 """A recipe as a file: what it says besides the defaults, with its paths as they look from another folder."""
 
-import json
 import os
 from collections.abc import Mapping
 from enum import StrEnum
@@ -44,14 +43,8 @@ def _with_names(table: SourceTable, before: SourceTable, recipe: Recipe) -> Sour
 def encode_recipe(recipe: Recipe) -> bytes:
     """The recipe in TOML, without what is the default; its folder is not in it."""
     said = _said(recipe)
-    sources = said.pop("sources")
-    tables = {name: value for name, value in said.items() if isinstance(value, Mapping)}
-    if isinstance(sources, Mapping):
-        tables |= {f"sources.{name}": table for name, table in sources.items()}
-    lines = [f"{name} = {_toml(value)}" for name, value in said.items() if name not in tables and name != "folder"]
-    for name, table in tables.items():
-        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
-    return "\n".join([*lines, ""]).encode()
+    said.pop("folder", None)
+    return msgspec.toml.encode(said)
 
 
 def _said(struct: msgspec.Struct) -> dict[str, object]:
@@ -74,14 +67,6 @@ def _plain(value: object) -> object:
         return _said(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, list) else value
-
-
-def _toml(value: object) -> str:
-    """A value as TOML writes it inline."""
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + " }"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    text = json.dumps(str(value) if isinstance(value, StrEnum) else value, ensure_ascii=False)
-    return text.replace("\x7f", "\\u007f")
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, StrEnum) else value

@@ -45,6 +45,7 @@ P = TypeVar("P", bound=Part)
 R = TypeVar("R", bound=msgspec.Struct)
 T = TypeVar("T")
 A = ParamSpec("A")
+E = TypeVar("E", bound=Executor)
 
 
 @runtime_checkable
@@ -76,7 +77,7 @@ class Processes(ProcessPoolExecutor):
 
     def __init__(self, num_workers: int) -> None:
         context = multiprocessing.get_context("spawn")
-        super().__init__(num_workers, mp_context=context, initializer=_end_with_parent)
+        super().__init__(num_workers, mp_context=context, initializer=end_with_parent)
 
     def submit(self, fn: Callable[A, T], /, *args: A.args, **kwargs: A.kwargs) -> Future[T]:
         """The future of `fn`; a process that this starts inherits that SIGINT is blocked."""
@@ -93,8 +94,8 @@ class Processes(ProcessPoolExecutor):
         self.shutdown(wait=False, cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-    """Let this worker process end as soon as its parent is gone; else it would wait for work for ever."""
+def end_with_parent() -> None:
+    """Let this process end as soon as its parent is gone; else it would wait for work for ever."""
     threading.Thread(target=_await_parent, daemon=True).start()
 
 
@@ -110,7 +111,13 @@ def local_executor(num_workers: int) -> Iterator[Executor]:
     if num_workers <= 1:
         yield Inline()
         return
-    executor = Processes(num_workers)
+    with ended(Processes(num_workers)) as executor:
+        yield executor
+
+
+@contextlib.contextmanager
+def ended(executor: E) -> Iterator[E]:
+    """The executor, which is waited for; where the block raises, what has not begun is taken back."""
     try:
         yield executor
     except BaseException:

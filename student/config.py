@@ -1,6 +1,5 @@
 """What a training run may be told: one TOML file with frozen keys, all of which have defaults."""
 
-import json
 from typing import Annotated, Literal
 
 import msgspec
@@ -96,9 +95,4 @@ def read_config(uri: str | None) -> TrainConfig:
 
 def encode_config(config: TrainConfig) -> bytes:
     """The config in TOML, every key with its value."""
-    fields = msgspec.to_builtins(config)
-    lines = [f"{key} = {json.dumps(value)}" for key, value in fields.items() if not isinstance(value, dict)]
-    for name, table in fields.items():
-        if isinstance(table, dict):
-            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
-    return "\n".join([*lines, ""]).encode()
+    return msgspec.toml.encode(config)

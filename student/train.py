@@ -12,6 +12,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from manifests import files
@@ -22,6 +23,7 @@ from student.launching import GRACE_S, LAUNCHED, STOPPED_BY_KEYBOARD, launch
 
 if TYPE_CHECKING:
     import torch
+    from rich.progress import Progress
 
     from student.distributed import Ranks
     from student.preparing import Request
@@ -141,7 +143,7 @@ def _run(options: argparse.Namespace, builds: dict[str, float | None], given: Se
         keep_freed_memory()
     with joined(device) as ranks:
         try:
-            record, interrupted = _train(request, ranks)
+            record, interrupted = train_on(request, ranks)
         except AbsentiaError as error:
             if not ranks.leads:
                 _leave_to_the_lead(error)
@@ -159,8 +161,15 @@ def _leave_to_the_lead(error: AbsentiaError) -> None:
     os._exit(1)
 
 
-def _train(request: "Request", ranks: "Ranks") -> "tuple[RunRecord, bool]":
-    """The record of the run as far as it came, and whether Ctrl-C stopped it."""
+def train_on(request: "Request", ranks: "Ranks", progress: "Progress | None" = None) -> "tuple[RunRecord, bool]":
+    """The record of the run as far as it came, and whether Ctrl-C stopped it.
+
+    A bar is drawn where `progress` is, or on stderr. SIGTERM and the first Ctrl-C stop it after the step at hand.
+
+    Raises:
+        TrainingError: the data teach nothing.
+        CheckpointError: the folder holds a run on other samples, or of another config or length.
+    """
     from student.initial import describe_init
     from student.preparing import prepare
     from student.run_record import RunRecord
@@ -178,16 +187,15 @@ def _train(request: "Request", ranks: "Ranks") -> "tuple[RunRecord, bool]":
         if prepared.record.not_taught and ranks.leads:
             num, lacking = len(prepared.train.phrases), prepared.record.not_taught
             log.info("phase 1 leaves out %d of %d phrases: the teacher has no row of them", lacking, num)
-        quiet = request.quiet or not ranks.leads
-        with until_interrupt(stop.set) as interrupted, progress_bar(quiet=quiet) as progress:
-            standing = train(prepared, ranks, progress, stop)
+        shown = progress_bar(quiet=request.quiet or not ranks.leads) if progress is None else nullcontext(progress)
+        with until_interrupt(stop.set) as interrupted, shown as bars:
+            standing = train(prepared, ranks, bars, stop)
         return standing.told(prepared.record), interrupted.is_set()
 
 
 def _request(options: argparse.Namespace, builds: dict[str, float | None]) -> "Request":
     from student.preparing import Request
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Request(
         builds=builds,
         out=options.out,
@@ -200,9 +208,15 @@ def _request(options: argparse.Namespace, builds: dict[str, float | None]) -> "R
         resume=options.resume,
         allow_one_class=options.allow_one_class or options.positives_only,
         positives_only=options.positives_only,
-        num_workers=min(2, cores) if options.workers is None else options.workers,
+        num_workers=default_readers() if options.workers is None else options.workers,
         quiet=options.quiet,
     )
+
+
+def default_readers() -> int:
+    """Processes that read for one that trains: two, or one a core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(2, cores)
 
 
 def choose_device(name: str, request: "Request") -> "torch.device":
