@@ -14,7 +14,7 @@ LIMIT_S = 3600.0  # of one part: a tar of SA-1B takes minutes
 T = TypeVar("T")
 
 
-class Place(Protocol):
+class Runner(Protocol):
     """Runs a call somewhere and waits for what it returns."""
 
     def __call__(self, call: Callable[[], T]) -> T:
@@ -22,7 +22,7 @@ class Place(Protocol):
 
 
 @contextlib.contextmanager
-def open_places(num: int, *, limit_s: float = LIMIT_S) -> Iterator[Place]:
+def open_places(num: int, *, limit_s: float = LIMIT_S) -> Iterator[Runner]:
     """Runs calls in `num` processes; a caller waits for a free one.
 
     A call raises what it raised; besides, `BrokenExecutor` if its process died, and `BuildError` after `limit_s`.

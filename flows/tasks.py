@@ -21,7 +21,7 @@ from rich.progress import Progress
 from flows.apart import run_apart
 from flows.dask_cluster import versions
 from flows.dask_executor import Call, dask_executor
-from flows.places import LIMIT_S, Place, open_places
+from flows.places import LIMIT_S, Runner, open_places
 from manifests import files
 from manifests.stage import Step
 from manifests.transient import is_transient
@@ -43,7 +43,7 @@ class Work(Generic[T]):
 
     call: Callable[[], T]
     label: str  # what the task run is called
-    place: Place | None = None
+    place: Runner | None = None
 
     def __call__(self) -> T:
         """What the call returns."""
@@ -82,7 +82,7 @@ def run_as_task(label: str, call: Callable[[Progress], T], progress: Progress, /
 class TaskExecutor(Executor):
     """Every call that is submitted is a task run of the flow that submits it."""
 
-    def __init__(self, runner: TaskRunner[Any], *, at_once: int, tag: str, place: Place | None = None) -> None:
+    def __init__(self, runner: TaskRunner[Any], *, at_once: int, tag: str, place: Runner | None = None) -> None:
         self.at_once = at_once  # parts that a stage keeps in flight
         self._runner = runner
         self._place = place  # None: where the runner puts it, on a cluster

@@ -1,9 +1,4 @@
-"""Places in buckets: what passes by itself is tried again, what is refused stops at once, an upload is looked at.
-
-Everything goes through fsspec. What its file systems do not promise stands here: patience with a bucket that is out of
-reach, one wording for a bucket that refuses, reads that never come up short, and uploads whose size and digest are held
-against the file that was sent.
-"""
+"""Places in buckets, through fsspec: found, listed, read, put and removed; an upload is held against what was sent."""
 
 import contextlib
 import errno
@@ -11,24 +6,18 @@ import hashlib
 import io
 import logging
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from manifests.bucket_reader import BucketReader, require_length
 from manifests.errors import StorageError, UnreachableError
-from manifests.transient import is_transient, unreachable
+from manifests.patience import patiently
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
     from fsspec.spec import AbstractFileSystem
 
-DELAYS_S: tuple[float, ...] = (
-    1.0,
-    4.0,
-    15.0,
-)  # before each further try; the clients of buckets have tried several times by then
 PART_BYTES = 8 << 20  # of an upload; files of two parts and more are sent in parts
 _PARTS_AT_ONCE = 4  # held in memory
 _MAX_PARTS = 10_000
@@ -39,8 +28,6 @@ _GLOB = re.compile(r"[*?\[]")
 
 _log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
@@ -48,43 +35,6 @@ class Found:
 
     num_bytes: int
     version: str  # the ETag, or what else changes with the file
-
-
-def patiently(uri: str, call: Callable[[], T]) -> T:
-    """What `call` returns; it is made again after a while where a fault passes by itself.
-
-    Raises:
-        FileNotFoundError, FileExistsError: as `call` raised them.
-        UnreachableError: the fault did not pass.
-        StorageError: the bucket refuses; nothing was tried again.
-    """
-    delays_s = iter(DELAYS_S)
-    while True:
-        try:
-            return call()
-        except (FileNotFoundError, FileExistsError):
-            raise
-        except unreachable() as error:
-            said = " ".join(str(error).split()) or type(error).__name__
-            if not is_transient(error):
-                raise StorageError(f"{uri}: refused: {said}; {_cure(error)}") from error
-            delay_s = next(delays_s, None)
-            if delay_s is None:
-                raise UnreachableError(
-                    f"{uri}: out of reach, also after {sum(DELAYS_S):.0f} s of trying again: {said}; expected an "
-                    "answer. Run the same command again once the bucket answers; finished parts are kept"
-                ) from error
-        time.sleep(delay_s)
-
-
-def _cure(error: Exception) -> str:
-    """What was expected of a bucket that refuses, and what to do."""
-    if isinstance(error, OSError) and not isinstance(error, PermissionError):
-        return "expected it to be there and to stay as it is. Look at what it says, then run the same command again"
-    return (
-        "expected the right to read, list, write and delete there. Check the credentials in the environment, and the "
-        "bucket's policy"
-    )
 
 
 def place_at(uri: str) -> "Place":
@@ -140,7 +90,7 @@ class Place:
     def open(self) -> io.BufferedReader:
         """A seekable file over it, read ahead in blocks; one that is replaced meanwhile is an error, not a mixture."""
         reader = patiently(
-            self.uri, lambda: _Reader(self.uri, self.fs.open(self.path, "rb", block_size=_READ_AHEAD_BYTES))
+            self.uri, lambda: BucketReader(self.uri, self.fs.open(self.path, "rb", block_size=_READ_AHEAD_BYTES))
         )
         return io.BufferedReader(reader, 1 << 16)
 
@@ -151,7 +101,7 @@ class Place:
     def _read_range(self, offset: int, num_bytes: int) -> bytes:
         data: bytes = self.fs.cat_file(self.path, start=offset, end=offset + num_bytes)
         if len(data) < num_bytes:
-            _require_length(data, offset, min(num_bytes, int(self.fs.size(self.path)) - offset))
+            require_length(data, offset, min(num_bytes, int(self.fs.size(self.path)) - offset))
         return data
 
     def upload(self, staged: str) -> None:
@@ -278,63 +228,6 @@ class Place:
 def _found(info: Mapping[str, Any]) -> Found:
     version = next((str(info[name]) for name in _VERSIONS if name in info), "")
     return Found(num_bytes=int(info.get("size") or 0), version=version)
-
-
-def _require_length(data: bytes, offset: int, expected: int) -> None:
-    if len(data) != expected:
-        raise OSError(errno.EIO, f"{len(data)} bytes came from offset {offset}, expected {expected}")
-
-
-class _Reader(io.RawIOBase):
-    """A file in a bucket that is asked again after a passing fault, and never comes up short."""
-
-    def __init__(self, uri: str, handle: IO[bytes]) -> None:
-        self._uri, self._handle = uri, handle
-        self._size = handle.seek(0, io.SEEK_END)
-        self._at = 0
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next byte comes from."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go there without asking the bucket."""
-        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence])
-        return self._at
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        """Fill `buffer`, as far as the file goes."""
-        view = memoryview(buffer).cast("B")
-        wanted = max(0, min(len(view), self._size - self._at))
-        data = patiently(self._uri, lambda: self._read(wanted)) if wanted else b""
-        view[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def readall(self) -> bytes:
-        """The rest of the file at once."""
-        rest = bytearray(max(0, self._size - self._at))
-        self.readinto(rest)
-        return bytes(rest)
-
-    def _read(self, wanted: int) -> bytes:
-        self._handle.seek(self._at)
-        data = self._handle.read(wanted)
-        _require_length(data, self._at, wanted)
-        return data
-
-    def close(self) -> None:
-        """Let go of it."""
-        self._handle.close()
-        super().close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

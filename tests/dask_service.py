@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.servers import BIN, clean_environment, running, wait_for
-from tests.worlds import REPOSITORY, build_command
+from tests.worlds import REPOSITORY, build_command, start
 
 LIMIT_S = 400.0  # on a busy machine; nothing takes a tenth of it on a quiet one
 
@@ -77,16 +77,9 @@ def dask_command(recipe: Path, out: Path, address: str) -> list[str]:
     return [*build_command(recipe, out), "--runner", "dask", "--scheduler", address]
 
 
-def start_build(recipe: Path, out: Path, address: str) -> subprocess.Popen[str]:
+def start_build(recipe: Path, out: Path, address: str) -> "subprocess.Popen[str]":
     """The real command on a cluster, running."""
-    return subprocess.Popen(
-        dask_command(recipe, out, address),
-        cwd=REPOSITORY,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return start(dask_command(recipe, out, address))
 
 
 def run_module(*line: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import s3fs
 
-from manifests import buckets, files
+from manifests import files, patience
 from tests.servers import BIN, clean_environment, free_port, running, wait_for
 
 BUCKET = "absentia-tests"
@@ -200,5 +200,5 @@ def _answers(port: int) -> bool:
 
 def read_without_patience(uri: str) -> bytes:
     """What is there, for a worker process that should not wait."""
-    buckets.DELAYS_S = ()
+    patience.DELAYS_S = ()
     return files.read_bytes(uri)

@@ -297,7 +297,7 @@ def build_world(recipe: Path, out: Path) -> Manifest:
         return build(load_recipe(str(recipe)), str(out), executor=Inline(), progress=progress, where=recipe.name)
 
 
-def build_command(recipe: Path, out: Path, *, num_workers: int = 1) -> list[str]:
+def build_command(recipe: Path, out: Path | str, *, num_workers: int = 1) -> list[str]:
     """The real command."""
     command = [sys.executable, "-m", "flows.build_shards", str(recipe), "--out", str(out)]
     return [*command, "--workers", str(num_workers), "--json"]
@@ -334,3 +334,27 @@ def build_bytes(out: Path) -> dict[str, bytes]:
         for path in sorted(out.rglob("*"))
         if path.is_file() and path.relative_to(out).parts[0] != "work"
     }
+
+
+def finished_bytes(out: Path) -> dict[str, bytes]:
+    """The same without what a killed process left unfinished."""
+    return {name: data for name, data in build_bytes(out).items() if ".part-" not in name}
+
+
+def undisturbed_bytes(recipe: Path) -> dict[str, bytes]:
+    """What a recipe builds where nothing goes wrong, in a folder beside it."""
+    out = recipe.parent / "undisturbed"
+    build_world(recipe, out)
+    return build_bytes(out)
+
+
+def start(command: list[str]) -> "subprocess.Popen[str]":
+    """A command of ours, running in a process group of its own."""
+    return subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )

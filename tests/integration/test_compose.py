@@ -19,7 +19,7 @@ from tests.compose_file import services
 from tests.compose_service import LOGIN, Composed, composed
 from tests.postgres import MISSING, find_programs
 from tests.prefect_service import until
-from tests.worlds import REPOSITORY, build_bytes, build_world, write_recipe, write_world
+from tests.worlds import REPOSITORY, build_bytes, build_world, undisturbed_bytes, write_recipe, write_world
 
 pytestmark = pytest.mark.skipif(find_programs() is None, reason=MISSING)
 
@@ -53,8 +53,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(recipe: Path) -> dict[str, bytes]:
-    build_world(recipe, recipe.parent / "plain")
-    return build_bytes(recipe.parent / "plain")
+    return undisturbed_bytes(recipe)
 
 
 @pytest.fixture(scope="module")

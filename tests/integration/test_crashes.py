@@ -23,7 +23,10 @@ from tests.worlds import (
     build_command,
     build_world,
     error_line,
+    finished_bytes,
     run_command_line,
+    start,
+    undisturbed_bytes,
     write_recipe,
     write_world,
 )
@@ -40,21 +43,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(recipe: Path) -> dict[str, bytes]:
-    out = recipe.parent / "undisturbed"
-    build_world(recipe, out)
-    return build_bytes(out)
-
-
-def start(recipe: Path, out: Path, num_workers: int = 2) -> subprocess.Popen[str]:
-    """The real command in a process group of its own."""
-    return subprocess.Popen(
-        build_command(recipe, out, num_workers=num_workers),
-        cwd=REPOSITORY,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return undisturbed_bytes(recipe)
 
 
 def num_shards(out: Path) -> int:
@@ -85,11 +74,6 @@ def finished_shards(out: Path) -> dict[str, tuple[int, int]]:
     records = [path.name.rsplit("-", 1)[0] for path in (out / "work" / "shards").glob("[!.]*.json")]
     paths = [out / "shards" / f"{name}.tar" for name in records]
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
-
-
-def whole_files(out: Path) -> dict[str, bytes]:
-    """What a stopped build left outside `work/` under finished names."""
-    return {name: data for name, data in build_bytes(out).items() if ".part-" not in name}
 
 
 def test_a_death_at_any_rename_or_sync_is_made_good_by_a_second_run(tmp_path: Path) -> None:
@@ -144,7 +128,7 @@ def test_twenty_random_kills_cost_no_finished_shard_and_no_byte(
     num_partial = 0
     for kill in range(NUM_KILLS):
         before = finished_shards(out)
-        process = start(recipe, out)
+        process = start(build_command(recipe, out, num_workers=2))
         if kill % 5 == 4:  # some at any time: while it starts, resumes or writes
             time.sleep(float(rng.uniform(0.1, 2.0)))
         else:
@@ -153,7 +137,7 @@ def test_twenty_random_kills_cost_no_finished_shard_and_no_byte(
         kill_group(process)
         after = finished_shards(out)
         assert {name: after.get(name) for name in before} == before
-        assert whole_files(out).items() <= expected.items()
+        assert finished_bytes(out).items() <= expected.items()
         assert not (out / "manifest.json").exists() or num_shards(out) == total
         num_partial += 0 < num_shards(out) < total
     assert num_partial >= NUM_KILLS // 2
@@ -168,7 +152,7 @@ def test_twenty_random_kills_cost_no_finished_shard_and_no_byte(
 
 def test_workers_end_when_the_command_alone_is_killed(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = start(recipe, out)
+    process = start(build_command(recipe, out, num_workers=2))
     wait_until(lambda: num_shards(out) > 0, process)
     workers = _children(process.pid)
     assert workers
@@ -203,7 +187,7 @@ def test_ctrl_c_ends_in_one_line_and_the_next_run_goes_on(
     recipe: Path, expected: dict[str, bytes], tmp_path: Path, when: str
 ) -> None:
     out = tmp_path / "out"
-    process = start(recipe, out)
+    process = start(build_command(recipe, out, num_workers=2))
     if when == "while it scans":
         wait_until((out / "work" / "catalog").exists, process)
     else:
@@ -222,7 +206,7 @@ def test_ctrl_c_ends_in_one_line_and_the_next_run_goes_on(
 
 def test_a_second_build_in_the_same_folder_is_refused(recipe: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    first = start(recipe, out, num_workers=1)
+    first = start(build_command(recipe, out, num_workers=1))
     wait_until((out / "work" / "catalog").exists, first)
     os.kill(first.pid, signal.SIGSTOP)
     try:
@@ -257,7 +241,7 @@ def test_a_file_that_cannot_grow_is_one_line_and_leaves_nothing_that_looks_finis
     assert str(out) in line
     assert "cannot be written: the file grew past the limit set for this process; raise it (ulimit -f)" in line
     _require_unfinished(out)
-    left = whole_files(out)
+    left = finished_bytes(out)
     build_world(recipe, out)
     build_world(recipe, tmp_path / "fresh")
     assert build_bytes(out) == build_bytes(tmp_path / "fresh")
@@ -286,7 +270,7 @@ def test_a_full_disk_is_one_line_and_a_run_with_space_goes_on(
     assert done.returncode == 1
     assert "the disk is full; free some space and run the same command again" in error_line(done.stderr)
     _require_unfinished(out)
-    left = whole_files(out)
+    left = finished_bytes(out)
     subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
     build_world(recipe, out)
     build_world(recipe, tmp_path / "fresh")

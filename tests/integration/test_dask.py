@@ -13,7 +13,15 @@ import pytest
 
 from tests.dask_service import LIMIT_S, Cluster, dask_cluster, run_module, start_build
 from tests.servers import free_port
-from tests.worlds import build_bytes, build_world, error_line, run_command_line, write_world
+from tests.worlds import (
+    build_bytes,
+    build_world,
+    error_line,
+    finished_bytes,
+    run_command_line,
+    undisturbed_bytes,
+    write_world,
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +32,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(recipe: Path) -> dict[str, bytes]:
-    out = recipe.parent / "undisturbed"
-    build_world(recipe, out)
-    return build_bytes(out)
+    return undisturbed_bytes(recipe)
 
 
 @pytest.fixture
@@ -41,11 +47,6 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two workers that nobody harms."""
     with dask_cluster(tmp_path_factory.mktemp("calm") / "dask") as found:
         yield found
-
-
-def whole(out: Path) -> dict[str, bytes]:
-    """The build's files without what a killed worker left unfinished."""
-    return {name: data for name, data in build_bytes(out).items() if ".part-" not in name}
 
 
 def num_shards(out: Path) -> int:
@@ -72,7 +73,7 @@ def test_a_worker_killed_in_mid_build_costs_nothing_but_its_part(
     assert build.returncode == 0, stderr
     assert "error" not in stderr.lower()
     assert before < num_shards(out)
-    assert whole(out) == expected
+    assert finished_bytes(out) == expected
     again = run_command_line(recipe, out)  # which also takes away what the killed worker left unfinished
     assert again.returncode == 0, again.stderr
     assert build_bytes(out) == expected
@@ -111,7 +112,7 @@ def test_a_command_stopped_by_the_keyboard_goes_on_when_it_is_run_again(
     again = start_build(recipe, out, calm.address)  # while the workers may still write what had begun
     stderr = again.communicate(timeout=LIMIT_S)[1]
     assert again.returncode == 0, stderr
-    assert whole(out) == expected
+    assert finished_bytes(out) == expected
 
 
 def test_a_relative_folder_is_the_commands_and_not_the_workers(calm: Cluster, tmp_path: Path) -> None:

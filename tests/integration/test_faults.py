@@ -14,7 +14,17 @@ from manifests.errors import BuildError
 from tests.crash_driver import leftovers
 from tests.dask_service import dask_cluster, start_build
 from tests.disks import small_disks
-from tests.worlds import REPOSITORY, build_bytes, build_command, build_world, error_line, run_command_line, write_world
+from tests.worlds import (
+    REPOSITORY,
+    build_bytes,
+    build_command,
+    build_world,
+    error_line,
+    finished_bytes,
+    run_command_line,
+    undisturbed_bytes,
+    write_world,
+)
 
 LIMIT_S = 400
 JUMPING_CLOCK = """
@@ -46,9 +56,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(recipe: Path) -> dict[str, bytes]:
-    out = recipe.parent / "undisturbed"
-    build_world(recipe, out)
-    return build_bytes(out)
+    return undisturbed_bytes(recipe)
 
 
 def test_a_disk_that_is_full_for_a_dask_worker_is_one_line_and_a_run_with_space_goes_on(
@@ -71,7 +79,7 @@ def test_a_disk_that_is_full_for_a_dask_worker_is_one_line_and_a_run_with_space_
         ": cannot be written: the disk is full; free some space and run the same command again, finished parts are kept"
     )
     assert not (out / "manifest.json").exists()
-    left = {name: data for name, data in build_bytes(out).items() if ".part-" not in name}
+    left = finished_bytes(out)
     assert left.items() < expected.items()
     subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
     build_world(recipe, out)

@@ -12,7 +12,7 @@ import pytest
 from tests.dask_service import dask_cluster
 from tests.prefect_service import Service, served, until
 from tests.students import tiny_config, write_config
-from tests.worlds import build_bytes, build_world, write_world
+from tests.worlds import build_bytes, build_world, undisturbed_bytes, write_world
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(recipe: Path) -> dict[str, bytes]:
-    out = recipe.parent / "plain"
-    build_world(recipe, out)
-    return build_bytes(out)
+    return undisturbed_bytes(recipe)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -18,7 +17,7 @@ from flows import lease
 from flows.build_shards import main
 from flows.building import build
 from flows.tasks import passes
-from manifests import buckets, files
+from manifests import buckets, files, patience
 from manifests.errors import BuildError, StorageError, UnreachableError
 from manifests.recipe_file import load_recipe
 from manifests.stage import Inline, Processes, progress_bar, run_command
@@ -27,12 +26,13 @@ from shards.verify import verify
 from tests.disks import small_disks
 from tests.s3_service import BUCKET, S3, SECRET, Fault, read_without_patience, s3_server
 from tests.worlds import (
-    REPOSITORY,
     build_bytes,
+    build_command,
     build_world,
     error_line,
     make_coco,
     make_sa1b,
+    start,
     write_recipe,
 )
 
@@ -61,7 +61,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buckets, "DELAYS_S", (0.01, 0.01))
+    monkeypatch.setattr(patience, "DELAYS_S", (0.01, 0.01))
 
 
 def padded(jpeg: bytes) -> bytes:
@@ -116,17 +116,9 @@ def remote_recipe(recipe: Path, s3: S3) -> Path:
     return path
 
 
-def start(recipe: Path, prefix: str, *, num_workers: int = 1) -> subprocess.Popen[str]:
-    """The real command into the bucket, in a process group of its own."""
-    command = [sys.executable, "-m", "flows.build_shards", str(recipe), "--out", f"s3://{BUCKET}/{prefix}"]
-    return subprocess.Popen(
-        [*command, "--workers", str(num_workers), "--json"],
-        cwd=REPOSITORY,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def start_there(recipe: Path, prefix: str, *, num_workers: int = 1) -> "subprocess.Popen[str]":
+    """The real command into the bucket, running."""
+    return start(build_command(recipe, f"s3://{BUCKET}/{prefix}", num_workers=num_workers))
 
 
 def run_here(recipe: Path, out: str, capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -150,7 +142,7 @@ def test_sources_and_build_in_a_bucket_give_the_bytes_of_the_disk_and_are_read_f
     s3: S3, recipe: Path, remote_recipe: Path, expected: dict[str, bytes]
 ) -> None:
     url = f"s3://{BUCKET}/plain"
-    status, stderr = finished(start(remote_recipe, "plain", num_workers=2))
+    status, stderr = finished(start_there(remote_recipe, "plain", num_workers=2))
     assert status == 0, stderr
     assert built(s3, "plain") == expected
     assert s3.unfinished() == []
@@ -173,7 +165,7 @@ def test_a_build_killed_while_it_sends_a_shard_leaves_nothing_half_written_and_t
 ) -> None:
     part = Fault(request="PUT .*train-000000.tar.*partNumber=2", times=1, waits=threading.Event())
     with s3.spoiled(part):
-        build = start(recipe, "killed")
+        build = start_there(recipe, "killed")
         assert part.met.wait(LIMIT_S)
         os.killpg(build.pid, signal.SIGKILL)
         build.communicate()
@@ -235,7 +227,7 @@ def test_a_second_build_into_one_place_is_refused_by_name_while_the_first_lives(
 ) -> None:
     held = Fault(request="PUT .*/twice/shards/train-000001.tar", times=1, waits=threading.Event())
     with s3.spoiled(held):
-        first = start(recipe, "twice")
+        first = start_there(recipe, "twice")
         assert held.met.wait(LIMIT_S)
         status, stderr = run_here(recipe, f"s3://{BUCKET}/twice", capfd)
     assert status == 1
@@ -278,7 +270,7 @@ class Retrying(Inline):
 def test_a_part_that_outlasted_the_patience_is_finished_by_the_next_try_of_its_task(
     s3: S3, recipe: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(buckets, "DELAYS_S", ())
+    monkeypatch.setattr(patience, "DELAYS_S", ())
     requests = ("PUT .*/tasks/work/catalog/", "PUT .*/tasks/shards/train-000001.tar", "PUT .*/tasks/work/shards/")
     faults = [Fault(request=request, times=1, status=503) for request in requests]
     executor = Retrying()

@@ -14,6 +14,7 @@ from manifests.sample import Mask
 from shards import masks, rle
 from shards.images import Letterbox
 from shards.masks import MaskFault, check_masks
+from tests.rle_forms import FORMS, masks_read
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools.decode
 
@@ -21,12 +22,10 @@ arrays = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=
 run_characters = st.text(st.characters(min_codepoint=46, max_codepoint=113), max_size=30)
 
 
-@pytest.fixture(params=["interpreted", "compiled"], autouse=True, scope="module")
+@pytest.fixture(params=FORMS, autouse=True, scope="module")
 def reader(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever is said of masks here holds for the loop as Python and as machine code."""
-    loop = rle.compiled_loop() if request.param == "compiled" else rle._read_masks
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rle._Reader, "loop_for", lambda self, num_characters: loop)
+    """Whatever is said of masks here holds for both forms of the loop."""
+    with masks_read(request.param):
         yield
 
 

@@ -8,7 +8,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from manifests import buckets, files
+from manifests import buckets, files, patience
 from manifests.buckets import place_at
 from manifests.errors import StorageError, UnreachableError
 
@@ -46,7 +46,7 @@ class Unreliable(MemoryFileSystem):  # type: ignore[misc]
 @pytest.fixture(autouse=True)
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Unreliable]]:
     fsspec.register_implementation("unreliable", Unreliable, clobber=True)
-    monkeypatch.setattr(buckets, "DELAYS_S", (0.0, 0.0))
+    monkeypatch.setattr(patience, "DELAYS_S", (0.0, 0.0))
     monkeypatch.setattr(Unreliable, "store", {})
     monkeypatch.setattr(Unreliable, "errors", [])
     monkeypatch.setattr(Unreliable, "calls", [])

@@ -14,18 +14,17 @@ from manifests.sample import Mask
 from shards import masks, rle
 from shards.images import Letterbox, letterbox_geometry
 from shards.masks import MaskFault, check_masks
+from tests.rle_forms import FORMS, masks_read
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools.decode
 
 REAL = Path("../shared/data/coco_train/annotations/instances_train2017.json")
 
 
-@pytest.fixture(params=["interpreted", "compiled"], autouse=True, scope="module")
+@pytest.fixture(params=FORMS, autouse=True, scope="module")
 def reader(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever is said of masks here holds for the loop as Python and as machine code."""
-    loop = rle.compiled_loop() if request.param == "compiled" else rle._read_masks
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rle._Reader, "loop_for", lambda self, num_characters: loop)
+    """Whatever is said of masks here holds for both forms of the loop."""
+    with masks_read(request.param):
         yield
 
 
