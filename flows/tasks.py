@@ -86,7 +86,7 @@ class TaskExecutor(Executor):
         self.at_once = at_once  # parts that a stage keeps in flight
         self._runner = runner
         self._place = place  # None: where the runner puts it, on a cluster
-        self._versions = versions()
+        self._versions = versions() if place is None else {}  # of a cluster's package, which few install
         self._task = run_part.with_options(tags=[tag], timeout_seconds=None if place else LIMIT_S)
 
     def submit(self, fn: Callable[A, T], /, *args: A.args, **kwargs: A.kwargs) -> Future[T]:
