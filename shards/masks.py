@@ -53,11 +53,20 @@ class MaskCheck:
 def check_masks(
     counts: Sequence[bytes | str], heights: Sequence[int] | _Int64, widths: Sequence[int] | _Int64
 ) -> MaskCheck:
-    """Area and fault of every mask, some microseconds each.
+    """Area and fault of every mask, about a microsecond each.
 
     Stricter than pycocotools: what passes here, `pycocotools.mask.decode` unpacks to the same area.
     """
-    runs = rle.read_runs(rle.as_texts(counts), rle.pixels_of(heights, widths), keep_lengths=False)
+    return _check(counts, rle.pixels_of(heights, widths))
+
+
+def check_masks_of(size: tuple[int, int], counts: Sequence[bytes | str]) -> MaskCheck:
+    """The same for masks of one `size` (height, width)."""
+    return _check(counts, np.repeat(rle.pixels_of(size[:1], size[1:]), len(counts)))
+
+
+def _check(counts: Sequence[bytes | str], pixels: _Int64) -> MaskCheck:
+    runs = rle.read_runs(rle.as_texts(counts), pixels, keep_lengths=False)
     return MaskCheck(areas=runs.areas, faults=runs.faults)
 
 

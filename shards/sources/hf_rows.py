@@ -13,7 +13,7 @@ from manifests.recipe import HfColumns
 from manifests.sample import Mask
 from shards import images, jpeg
 from shards.labels import Finding, Outcome, category_phrase, normalise_phrase
-from shards.masks import check_masks, mask_from_array, mask_from_polygons, mask_from_uncompressed, reason_of
+from shards.masks import check_masks_of, mask_from_array, mask_from_polygons, mask_from_uncompressed, reason_of
 from shards.rle import MaskFault
 
 Row = Mapping[str, object]
@@ -277,7 +277,7 @@ def _from_rle(value: Mapping[str, object], column: str, size: tuple[int, int]) -
         return mask_from_uncompressed(counts, size)
     if not isinstance(counts, str | bytes):
         raise _wrong(f"{column}.counts", "compressed RLE or run lengths", counts)
-    reason = reason_of(MaskFault(check_masks([counts], [size[0]], [size[1]]).faults[0]))
+    reason = reason_of(MaskFault(check_masks_of(size, [counts]).faults[0]))
     if reason is not None:
         raise Rejected(reason, f"column {column!r}: mask of size {size} with counts {counts[:32]!r}")
     return Mask(size=size, counts=counts if isinstance(counts, str) else counts.decode("ascii"))

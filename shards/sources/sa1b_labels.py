@@ -15,7 +15,7 @@ import numpy as np
 from manifests.errors import Reason, Rejected, Repair
 from manifests.sample import Mask, MaskState
 from shards.labels import Finding, Outcome, merge_labels, normalise_phrase, phrase_id
-from shards.masks import check_masks, reason_of
+from shards.masks import check_masks_of, reason_of
 from shards.rle import MaskFault
 from shards.sources.sidecar import PhraseRows
 from shards.sources.sidecar_rows import MAX_ID, NO_ANNOTATION, Rle
@@ -140,7 +140,7 @@ def _all_sound(file: Sa1bFile, rows: PhraseRows, floors: Floors, *, exhaustive: 
     annotations = {annotation.id: annotation for annotation in file.annotations}
     known = [_phrases[raw] for raw in rows.phrases if raw is not None]
     phrases = [phrase for phrase in known if isinstance(phrase, _Phrase)]
-    claimed = [annotations[number] for number in rows.annotation_ids if number in annotations]
+    claimed = [annotation for annotation in map(annotations.get, rows.annotation_ids) if annotation is not None]
     if len(annotations) < len(file.annotations) or not len(phrases) == len(claimed) == num_rows:
         return None
     phrase_ids = [phrase.id for phrase in phrases]
@@ -169,9 +169,9 @@ def _all_sound(file: Sa1bFile, rows: PhraseRows, floors: Floors, *, exhaustive: 
 def _are_sound(claimed: Sequence[Annotation], size: tuple[int, int], floors: Floors) -> bool:
     """Whether every mask is sound, of this `size`, above the floors and of the area that it claims."""
     rles = [annotation.segmentation for annotation in claimed]
-    if {rle.size for rle in rles} != {size}:
+    if [rle for rle in rles if rle.size != size]:
         return False
-    check = check_masks([rle.counts for rle in rles], [size[0]] * len(rles), [size[1]] * len(rles))
+    check = check_masks_of(size, [rle.counts for rle in rles])
     areas = np.array([annotation.area for annotation in claimed])
     return (
         not check.faults.any()
@@ -299,8 +299,7 @@ def _judge(
             except (ValueError, RecursionError) as error:
                 judged[key] = Rejected(Reason.MASK_CORRUPT, f"no RLE: {error}; expected size and counts")
     size = (file.image.height, file.image.width)
-    num_masks = len(rles)
-    check = check_masks([rle.counts for rle in rles.values()], [size[0]] * num_masks, [size[1]] * num_masks)
+    check = check_masks_of(size, [rle.counts for rle in rles.values()])
     for (key, rle), fault, area in zip(rles.items(), check.faults.tolist(), check.areas.tolist(), strict=True):
         annotation = file.annotations[key] if isinstance(key, int) else None
         if rle.size != size:

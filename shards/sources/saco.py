@@ -17,7 +17,7 @@ from manifests.errors import Reason, Rejected, SourceError
 from manifests.recipe import Recipe, SacoSource
 from manifests.sample import Mask
 from shards.labels import Finding, Outcome, merge_labels, normalise_phrase
-from shards.masks import check_masks, mask_from_uncompressed, reason_of
+from shards.masks import check_masks_of, mask_from_uncompressed, reason_of
 from shards.rle import MaskFault
 from shards.sources.folder_digest import folder_digest
 from shards.sources.saco_spill import BUCKET_BYTES, AnnotationRow, PairRow, bucket_uri, read_bucket, spill
@@ -182,7 +182,7 @@ def _masks(annotations: Sequence[AnnotationRow], size: tuple[int, int]) -> list[
     width, height = size
     made = [_mask(annotation, (height, width)) for annotation in annotations]
     texts = [found[0].counts if isinstance(found, tuple) and found else "" for found in made]
-    faults = check_masks(texts, [height] * len(texts), [width] * len(texts)).faults.tolist()
+    faults = check_masks_of((height, width), texts).faults.tolist()
     checked: list[tuple[Mask, ...] | Rejected] = []
     for found, fault in zip(made, faults, strict=True):
         reason = reason_of(MaskFault(fault)) if isinstance(found, tuple) and found else None
