@@ -5,6 +5,7 @@ can go wrong with a cluster ends in one sentence: no scheduler, no worker, other
 that hangs. Workers may come at any time, so each call looks at its own before it begins.
 """
 
+import asyncio
 import contextlib
 import logging
 import threading
@@ -94,18 +95,23 @@ class DaskExecutor(Executor):
 
     def submit(self, fn: Callable[A, T], /, *args: A.args, **kwargs: A.kwargs) -> Future[T]:
         """The future of `fn`, which fails with what `fn` raised, or with a BuildError that names what broke."""
+        from distributed.client import ClosedClientError
+
         if self._client.status != "running":
             raise self._gone()
         folder, title = (fn.folder, fn.title) if isinstance(fn, Step) else ("", "call")
         label = next((str(arg.name) for arg in args if hasattr(arg, "name")), "a call")
         call = Call(partial(fn, *args, **kwargs), folder, self._versions)
-        sent = self._client.submit(call, pure=False, key=f"{title}-{uuid4().hex}")
+        try:
+            sent = self._client.submit(call, pure=False, key=f"{title}-{uuid4().hex}")
+        except ClosedClientError as error:  # since it was asked for its status
+            raise self._gone() from error
         found: Future[T] = Future()
         with self._lock:
             if not self._sent:
                 self._ended_s = time.monotonic()
             self._sent[found] = label, sent
-        sent.add_done_callback(partial(self._hand_on, found, label))  # type: ignore[no-untyped-call]
+        self._client.loop.add_callback(self._hand_on, found, label, sent)  # type: ignore[union-attr]
         return found
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -113,7 +119,7 @@ class DaskExecutor(Executor):
         with self._lock:
             waiting = dict(self._sent)
         if cancel_futures:
-            with contextlib.suppress(OSError, RuntimeError, CancelledError):  # the scheduler may be gone
+            with contextlib.suppress(Exception):  # the scheduler may be gone, or go now
                 self._client.cancel([sent for _, sent in waiting.values()], force=True)  # type: ignore[no-untyped-call]
         elif wait:
             wait_for(waiting)
@@ -137,15 +143,18 @@ class DaskExecutor(Executor):
         if blind:
             raise out_of_sight(folder, f"{len(blind)} of {len(found)} Dask workers, first {blind[0]}")
 
-    def _hand_on(self, found: Future[T], label: str, done: "distributed.Future[T]") -> None:
-        """Let `found` end as `done` ended."""
+    async def _hand_on(self, found: Future[T], label: str, sent: "distributed.Future[T]") -> None:
+        """Let `found` end as `sent` ends.
+
+        It runs on the client's loop, whose end ends it; a thread that asked a closed client would wait for ever.
+        """
         from distributed import KilledWorker
 
         try:
-            result = done.result()
+            result = await sent
         except KilledWorker as killed:
             self._fail(found, _died(self._address, label, killed))
-        except CancelledError:  # nobody but the scheduler's end takes back what is asked for
+        except (CancelledError, asyncio.CancelledError):  # nothing but a lost scheduler takes back what is asked for
             self._fail(found, self._gone())
         except BaseException as error:  # it is raised again where the result is asked for
             self._fail(found, error)
@@ -174,8 +183,8 @@ class DaskExecutor(Executor):
         """How many workers there are; None if the scheduler does not say."""
         if self._client.status != "running":
             return None
-        ask = self._client.scheduler.identity  # type: ignore[union-attr]
         try:
+            ask = self._client.scheduler.identity  # type: ignore[union-attr]
             info = self._client.sync(ask, n_workers=0, callback_timeout=self._patience.answer_s / 2)  # type: ignore[no-untyped-call]
         except (OSError, RuntimeError, AttributeError, CancelledError):  # a TimeoutError is an OSError
             return None

@@ -62,12 +62,12 @@ def test_a_flow_that_was_killed_goes_on_in_the_next_run(
     out = tmp_path / "out"
     service.run("build-shards", recipe=str(recipe), out=str(out), workers=2)
     os.kill(begun(service, out), signal.SIGKILL)
-    kept = {path.name: path.stat().st_ino for path in out.glob("shards/[!.]*.tar")}
+    kept = {path.name: path.stat().st_ino for path in out.glob("work/shards/[!.]*.json")}  # of finished shards
     until(lambda: service.flow_process(out) is None, 120, service.tail)
     run = service.run("build-shards/build-shards", recipe=str(recipe), out=str(out), workers=2)
     assert service.finished(run) == ("COMPLETED", ""), service.tail()
     assert build_bytes(out) == expected
-    assert kept.items() <= {path.name: path.stat().st_ino for path in out.glob("shards/[!.]*.tar")}.items()
+    assert kept.items() <= {path.name: path.stat().st_ino for path in out.glob("work/shards/*.json")}.items()
 
 
 def test_a_killed_process_of_a_part_costs_that_part_alone(

@@ -251,6 +251,17 @@ def test_a_frozen_worker_costs_its_part(tmp_path: Path) -> None:
         assert [future.result(LIMIT_S) for future in running] == [None] * 4
 
 
+def test_calls_taken_back_when_the_command_is_stopped_keep_nothing_waiting(cluster: Cluster) -> None:
+    for step in range(20):  # how a client ends is a race between its thread and this one
+        with pytest.raises(KeyboardInterrupt), dask_executor(cluster.address) as executor:
+            for _ in range(300):
+                executor.submit(time.sleep, 0.0)
+            time.sleep(step / 50)
+            raise KeyboardInterrupt
+    with dask_executor(cluster.address) as executor:
+        assert executor.submit(pow, 2, 3).result(LIMIT_S) == 8
+
+
 def test_a_part_that_hangs_is_named_and_the_command_ends(cluster: Cluster) -> None:
     begun_s = time.monotonic()
     with dask_executor(cluster.address, patience=Patience(part_s=1.0)) as executor:
