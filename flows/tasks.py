@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from prefect.futures import PrefectFuture
 
 DELAYS_S = (2.0, 10.0, 30.0)  # before each further try
+HAND_ON_S = 60.0  # for a small record that is there; a thread that asks a closed Dask client would wait for ever
 
 A = ParamSpec("A")
 T = TypeVar("T")
@@ -109,7 +110,7 @@ def _label(fn: object, *args: object) -> str:
 
 def _hand_on(found: Future[T], done: "PrefectFuture[T]") -> None:
     try:
-        found.set_result(done.result())
+        found.set_result(done.result(timeout=HAND_ON_S))
     except BaseException as error:  # it is raised again where the result is asked for
         found.set_exception(error)
 
