@@ -3,8 +3,9 @@
     python benchmarks/annotations.py [--files 2000] [--rounds 5] [--json FILE]
 
 Our side is what a scan does with annotations: read the file, decode it, look its phrases up in the spilled sidecar,
-check the masks that carry one, merge them into labels, and write the label table and the masks. The other side is
-`json.loads(path.read_bytes())` and keeps nothing. Few masks with phrases are the usual case; all of them, the worst.
+check the masks that carry one, merge them into labels, and write the label table and the masks to the disk. The other
+side is `json.loads(path.read_bytes())` and keeps nothing. Few masks with phrases are the usual case (`miners.phrases`
+names 1 to 3 of 100, docs/phrases.md); all of them, the worst.
 
 Each way runs once unmeasured: a process that reads much compiles its loop over the masks' characters on the way
 (docs/decisions/0008). What that takes stands among the conditions.
@@ -68,7 +69,7 @@ def measure(num_files: int, rounds: int) -> Figures:
         for number, path in enumerate(paths):
             path.write_bytes(world.annotations(number))
         ways = [Way(LOADS, partial(load_all, paths))]
-        for num_phrases in (PHRASES, MASKS):
+        for num_phrases in (PHRASES, MASKS // 2, MASKS):
             sidecar, spilled = folder / f"{num_phrases}.parquet", str(folder / f"{num_phrases}")
             pq.write_table(world.sidecar(range(num_files), num_phrases), sidecar)
             spill([str(sidecar)], spilled)

@@ -66,7 +66,7 @@ def check_masks_of(size: tuple[int, int], counts: Sequence[bytes | str]) -> Mask
 
 
 def _check(counts: Sequence[bytes | str], pixels: _Int64) -> MaskCheck:
-    runs = rle.read_runs(rle.as_texts(counts), pixels, keep_lengths=False)
+    runs = rle.read_runs(counts, pixels, keep_lengths=False)
     return MaskCheck(areas=runs.areas, faults=runs.faults)
 
 
@@ -227,7 +227,7 @@ def _common_size(masks: Sequence[Mask]) -> tuple[int, int]:
 def _read_sound(masks: Sequence[Mask]) -> rle.Runs:
     """The runs of `masks`, none of which is corrupt or of the wrong size."""
     pixels = rle.pixels_of([mask.size[0] for mask in masks], [mask.size[1] for mask in masks])
-    runs = rle.read_runs(rle.as_texts([mask.counts for mask in masks]), pixels)
+    runs = rle.read_runs([mask.counts for mask in masks], pixels)
     _require_no_fault(masks, runs.faults)
     return runs
 

@@ -55,14 +55,6 @@ class Runs:
     faults: _Int8  # [N] values of MaskFault
 
 
-def as_texts(counts: Sequence[bytes | str]) -> list[str]:
-    """The strings as ASCII; one that is none is replaced by a corrupt one."""
-    texts = [text if isinstance(text, str) else text.decode("latin-1") for text in counts]
-    if all(map(str.isascii, texts)):
-        return texts
-    return [text if text.isascii() else _NOT_A_DIGIT for text in texts]
-
-
 def pixels_of(heights: Sequence[int] | _Int64, widths: Sequence[int] | _Int64) -> _Int64:
     """Height times width [N]; -1, which no sum of runs equals, where that is no size of an image."""
     sides = [side.tolist() if isinstance(side, np.ndarray) else side for side in (heights, widths)]
@@ -73,15 +65,24 @@ def pixels_of(heights: Sequence[int] | _Int64, widths: Sequence[int] | _Int64) -
     return np.array(pixels, np.int64)
 
 
-def read_runs(texts: Sequence[str], pixels: _Int64, *, keep_lengths: bool = True) -> Runs:
-    """The runs that ASCII `texts` stand for, whose masks should have `pixels` [N] each."""
-    characters = "".join(texts).encode("ascii")
-    ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
+def read_runs(counts: Sequence[bytes | str], pixels: _Int64, *, keep_lengths: bool = True) -> Runs:
+    """The runs that `counts` stand for, whose masks should have `pixels` [N] each."""
+    characters, ends = _joined(counts)
     lengths = np.empty(len(characters) if keep_lengths else 0, np.int32)
-    starts = np.zeros(len(texts) + 1, np.int64)
-    areas, faults = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int8)
+    starts = np.zeros(len(counts) + 1, np.int64)
+    areas, faults = np.zeros(len(counts), np.int64), np.zeros(len(counts), np.int8)
     _reader.loop_for(len(characters))(characters, ends, pixels, lengths, starts, areas, faults)
     return Runs(lengths=lengths[: starts[-1]], starts=starts, areas=areas, faults=faults)
+
+
+def _joined(counts: Sequence[bytes | str]) -> tuple[bytes, _Int64]:
+    """All characters, and where each mask's end; one of other characters than ASCII is replaced by a corrupt one."""
+    try:
+        characters = "".join(counts).encode("ascii")  # type: ignore[arg-type]  # so it is nearly always
+    except (TypeError, UnicodeEncodeError):
+        texts = [text if isinstance(text, str) else text.decode("latin-1") for text in counts]
+        return _joined([text if text.isascii() else _NOT_A_DIGIT for text in texts])
+    return characters, np.cumsum(np.fromiter(map(len, counts), np.int64, len(counts)))
 
 
 def _read_masks(  # noqa: C901, PLR0912  one function, because numba compiles one
@@ -97,24 +98,24 @@ def _read_masks(  # noqa: C901, PLR0912  one function, because numba compiles on
     for mask in range(len(ends)):
         end = int(ends[mask])
         run, length, length_before = 0, 0, 0
-        number, bits = 0, 0  # of the number that is being read
         total, area = 0, 0
         is_corrupt = False
         while place < end:
             digit = characters[place] - 48
-            if digit < 0 or digit > _MAX_DIGIT or bits == _MAX_BITS:
-                is_corrupt = True
-                break
+            digits = digit  # whose bits tell of a foreign character
+            number, bits = digit & 31, 5
             place += 1
-            number |= (digit & 31) << bits
-            bits += 5
-            if digit & _MORE:
-                continue
+            while digit & _MORE and place < end and bits < _MAX_BITS:
+                digit = characters[place] - 48
+                digits |= digit
+                number |= (digit & 31) << bits
+                bits += 5
+                place += 1
             if digit & _SIGN:
                 number -= 1 << bits
             if run > 2:
                 number += length_before
-            if number < 0 or number > _MAX_LENGTH:
+            if digits & ~_MAX_DIGIT or digit & _MORE or number < 0 or number > _MAX_LENGTH:
                 is_corrupt = True
                 break
             if keep_lengths:
@@ -124,9 +125,8 @@ def _read_masks(  # noqa: C901, PLR0912  one function, because numba compiles on
                 area += number
             length_before, length = length, number
             run += 1
-            number, bits = 0, 0
         place = end
-        if is_corrupt or bits:
+        if is_corrupt:
             run = 0
             faults[mask] = MaskFault.CORRUPT
         elif total != pixels[mask]:

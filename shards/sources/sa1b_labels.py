@@ -153,16 +153,12 @@ def _all_sound(file: Sa1bFile, rows: PhraseRows, floors: Floors, *, exhaustive: 
     for key, annotation in zip(phrase_ids, claimed, strict=True):
         masks[key].append(annotation.segmentation)
     spelling = {phrase.id: phrase.text for phrase in reversed(phrases)}  # the first one stays
-    state = MaskState.COMPLETE if exhaustive else MaskState.PARTIAL
+    present, state = LabelState.PRESENT, MaskState.COMPLETE if exhaustive else MaskState.PARTIAL
     return tuple(
-        Label(
-            phrase=spelling[key],
-            state=LabelState.PRESENT,
-            mask_state=state,
-            masks=tuple(masks[key]),
-            known_by="sidecar",
-        )
-        for key in sorted(masks)
+        [
+            Label(phrase=spelling[key], state=present, mask_state=state, masks=tuple(masks[key]), known_by="sidecar")
+            for key in sorted(masks)
+        ]
     )
 
 
