@@ -105,7 +105,7 @@ def load_compiled() -> tuple[float, float]:
     start = time.perf_counter()
     import_module("numba")
     imported = time.perf_counter()
-    rle.compiled_loop()(
+    rle.reading.compiled()(
         b"0`U1",
         np.array([4]),
         np.array([1200]),

@@ -1,6 +1,6 @@
 """Embed: pictures of 640 pixels from JPEG files to rows, beside the bare model fed with decoded tensors.
 
-    python benchmarks/embed.py [--pictures 192] [--rounds 3] [--threads N] [--json FILE]
+    python benchmarks/embed.py [--pictures 192] [--rounds 5] [--threads N] [--json FILE]
 
 Same batch and same torch threads on all sides. The bare model is fed with decoded tensors of 640 pixels that lie ready:
 it resizes them (torch, antialiased), normalises, and runs the image tower. Ours reads every file, checks its digest,
@@ -146,7 +146,7 @@ def measure(num: int, rounds: int) -> Figures:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=192)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch, on both sides")
     add_options(parser)
     options = parser.parse_args()

@@ -85,10 +85,10 @@ def mine_files(folder: Path, inventory: Inventory, knowledge: Knowledge, setting
     """From embedding files to the written table; how many rows it has."""
     num_phrases = len(inventory.phrases) - 1
     names = [str(folder / f"images-{part}.parquet") for part in range(PARTS)]
-    parts = in_threads(read_embeddings, names, available_threads())
+    images_nd = np.concatenate([part.rows_rd for part in in_threads(read_embeddings, names, available_threads())])
     crops, texts = (read_embeddings(str(folder / f"{name}.parquet")) for name in ("crops", "phrases"))
     embedded = Embedded(
-        images_nd=np.concatenate([part.rows_rd for part in parts]),
+        images_nd=images_nd,
         crop_image_c=np.arange(num_phrases),
         crop_phrase_c=np.arange(num_phrases, dtype=np.int32),
         crop_box_c4=crops.box_r4,

@@ -76,7 +76,8 @@ class Conse:
         num, views = pixels_bshw3.shape[:2]
         flat = torch.from_numpy(pixels_bshw3.reshape(-1, *pixels_bshw3.shape[2:])).to(self.device)
         with torch.inference_mode():  # permuted, the pixels lie as the classifier has them: channels last
-            pixels = flat.permute(0, 3, 1, 2).float().div_(255).sub_(self.settings.mean).div_(self.settings.deviation)
+            mean, deviation = self.settings.mean, self.settings.deviation
+            pixels = torch.div(flat.permute(0, 3, 1, 2), 255 * deviation).sub_(mean / deviation)  # in two passes
             logits: NDArray[np.float32] = self.classifier(pixels).cpu().numpy()
         return logits.reshape(num, views, -1)
 
@@ -133,7 +134,9 @@ def combine(
     least = -np.partition(-probability, settings.num_classes - 1, axis=2)[:, :, settings.num_classes - 1, None]
     kept = np.where(probability >= least, probability, 0.0)
     weights_bc = (kept / kept.sum(2, keepdims=True)).mean(1)
-    return _unit(weights_bc @ classes_cd.astype(np.float64))
+    # by torch: numpy's own threads would go on spinning for a while, beside those of the next batch
+    mixed = torch.from_numpy(weights_bc) @ torch.from_numpy(classes_cd.astype(np.float64))
+    return _unit(mixed.numpy())
 
 
 def _text_rows(text: MiniLm, phrases: Sequence[str], templates: Sequence[str]) -> NDArray[np.float32]:

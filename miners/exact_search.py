@@ -1,10 +1,5 @@
 """The rows of a pool that score highest with a query, exactly: FAISS proposes, the stored float16 rows decide.
 
-A product of two float16 numbers is a multiple of 2^-48, and so is every sum of them. The products of two unit rows sum
-to less than 2^5 in magnitude, whichever of them were summed so far (Cauchy and Schwarz), and 53 bits hold every such
-number. So a float64 dot product of stored rows rounds nowhere, and comes out the same in any order, with any number of
-threads, on any machine.
-
 A float32 dot product, as FAISS ranks by, is off by at most D * 2^-24 for unit rows (Higham, 2002, section 3.1). Where
 the last row that was proposed might hide better ones by that error (near-copies do that), the query is scanned again.
 """
@@ -25,6 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from manifests.errors import TableError
+from miners.dots import named_dots
 
 logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells which faster builds of it are not there
 A = TypeVar("A")
@@ -33,7 +29,6 @@ Rows = NDArray[np.float16]
 NO_ROW = -1
 SLACK = 8  # rows proposed beyond those asked for
 _LENGTH_TOLERANCE = 0.01  # of a unit row in float16
-_BLOCK_BYTES = 1 << 20  # of float64 rows that are re-scored at once: they stay in the cache
 _SCAN_QUERIES = 256
 _CAST_BYTES = 1 << 20  # of float64 rows that are made at once
 _TURNS = 16  # calls that each thread takes on, so that none waits long for the last
@@ -114,28 +109,21 @@ def _what_is_wrong(row_d: Rows) -> str:
 
 
 def exact_scores(
-    queries_qd: Rows, rows_nd: Rows | NDArray[np.float32], rows_qk: NDArray[np.int64], *, num_threads: int = 1
+    queries_qd: Rows, rows_nd: Rows, rows_qk: NDArray[np.int64], *, num_threads: int = 1
 ) -> NDArray[np.float64]:
-    """Exact cosines [Q, K] of each query with the rows named for it; -inf for NO_ROW.
-
-    The same in any order of summation and for any number of threads: the module's text says why.
-    """
+    """Exact cosines [Q, K] of each query with the rows named for it; -inf for NO_ROW."""
     scores_qk = np.full(rows_qk.shape, -np.inf)
-    num_queries, num = rows_qk.shape
     if not scores_qk.size or not len(rows_nd):
         return scores_qk
-    across = max(1, _BLOCK_BYTES // (8 * rows_nd.shape[1]))  # rows at once
-    step, wide = max(1, across // num), min(num, across)
+    fill = named_dots.form_for(rows_qk.size * rows_nd.shape[1])
+    bits_nd = np.asarray(rows_nd).view(np.uint16)
+    step = -(-len(rows_qk) // (_TURNS * num_threads))
 
-    def fill(corner: tuple[int, int]) -> None:
-        here = slice(corner[0], corner[0] + step), slice(corner[1], corner[1] + wide)
-        rows = rows_qk[here]
-        named_qkd = rows_nd[np.maximum(rows, 0)].astype(np.float64)
-        found = np.vecdot(named_qkd, queries_qd[here[0], None, :].astype(np.float64))
-        scores_qk[here] = np.where(rows == NO_ROW, -np.inf, found)
+    def fill_some(top: int) -> None:
+        here = slice(top, top + step)
+        fill(queries_qd[here].astype(np.float64), bits_nd, rows_qk[here], scores_qk[here])
 
-    corners = [(top, left) for top in range(0, num_queries, step) for left in range(0, num, wide)]
-    in_threads(fill, corners, num_threads)
+    in_threads(fill_some, range(0, len(rows_qk), step), num_threads)
     return scores_qk
 
 
@@ -143,22 +131,9 @@ def search_exactly(
     pool: Pool, queries_qd: Rows, num: int, *, block_rows: int, num_threads: int, slack: int = SLACK
 ) -> Neighbours:
     """The `num` rows of the pool that score highest with each query, by a pass over all rows in blocks."""
-    blocks: Iterable[tuple[int, NDArray[np.float32]]] = _float32_blocks(pool.rows_nd, block_rows, num_threads)
-    wide_nd: Rows | NDArray[np.float32] = pool.rows_nd
-    if 0 < len(pool) <= block_rows:  # one block, which is kept: it is cast to float64 in a third of the time
-        blocks = list(blocks)
-        wide_nd = blocks[0][1]
+    blocks = _float32_blocks(pool.rows_nd, block_rows, num_threads)
     proposed = _propose(blocks, queries_qd.astype(np.float32), num + slack, num_threads)
-    return settle(
-        pool,
-        queries_qd,
-        proposed,
-        num,
-        complete=False,
-        block_rows=block_rows,
-        num_threads=num_threads,
-        wide_nd=wide_nd,
-    )
+    return settle(pool, queries_qd, proposed, num, complete=False, block_rows=block_rows, num_threads=num_threads)
 
 
 def _propose(
@@ -190,7 +165,6 @@ def settle(
     complete: bool,
     block_rows: int,
     num_threads: int,
-    wide_nd: Rows | NDArray[np.float32] | None = None,
 ) -> Neighbours:
     """The best `num` of the rows proposed, by exact score and key.
 
@@ -203,10 +177,9 @@ def settle(
             and queries for which that error could hide a better row are scanned again.
         block_rows: Rows in float32 at once.
         num_threads: Threads.
-        wide_nd: The pool's rows, if they lie ready in float32; as exact, and faster.
     """
     scores_qp, rows_qp = proposed
-    exact_qp = exact_scores(queries_qd, pool.rows_nd if wide_nd is None else wide_nd, rows_qp, num_threads=num_threads)
+    exact_qp = exact_scores(queries_qd, pool.rows_nd, rows_qp, num_threads=num_threads)
     found = ranked(pool, exact_qp, rows_qp, num)
     if complete or not num or rows_qp.shape[1] >= len(pool):
         return found

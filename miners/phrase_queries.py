@@ -62,10 +62,7 @@ def phrase_queries(pool: Pool, statistics: PoolStatistics) -> PhraseQueries:
     """The queries of all phrases of the pool, from what its labels say is present."""
     row, column = pool.present()
     text_vd = _in_deviations(statistics, pool.texts_vd)
-    crop_vd = _mean_rows(_in_deviations(statistics, pool.crops.crops_cd), pool.crops.column_c, text_vd)
-    picture_vd = _mean_pictures(pool, statistics, row, column, text_vd)
-    asked_vd = text_vd + CROP_WEIGHT * _scaled(statistics, crop_vd) + PICTURE_WEIGHT * _scaled(statistics, picture_vd)
-    ranking = _scores(statistics, asked_vd)
+    ranking = _scores(statistics, _asked(pool, statistics, row, column, text_vd))
     discriminant_vd = _discriminants(pool, statistics, row, column)
     weighed_vd = TEXT_EVIDENCE * text_vd + DISCRIMINANT_EVIDENCE * _scaled(statistics, discriminant_vd)
     standard_p = ranking.standard(pair_scores(pool.images_nd, row, ranking.rows_vd, column), column)
@@ -78,6 +75,21 @@ def phrase_queries(pool: Pool, statistics: PoolStatistics) -> PhraseQueries:
         prior_v=_prior(np.bincount(column, minlength=pool.num_phrases)),
         positive_v=positive_v,
     )
+
+
+def _asked(
+    pool: Pool,
+    statistics: PoolStatistics,
+    row: NDArray[np.int64],
+    column: NDArray[np.int64],
+    text_vd: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Each phrase's text, its crops and the pictures that show it, together."""
+    crop_vd = _mean_rows(_in_deviations(statistics, pool.crops.crops_cd), pool.crops.column_c, text_vd)
+    asked_vd = text_vd + CROP_WEIGHT * _scaled(statistics, crop_vd)
+    del crop_vd
+    asked_vd += PICTURE_WEIGHT * _scaled(statistics, _mean_pictures(pool, statistics, row, column, text_vd))
+    return asked_vd
 
 
 def pair_scores(

@@ -112,7 +112,7 @@ def gather_pool(
         keys=keys.take(pa.array(order)),
         phrase_v=phrase_v,
         column_of_phrase=column_of_phrase,
-        images_nd=embedded.images_nd[picture_n],
+        images_nd=_rows(embedded.images_nd, picture_n),
         texts_vd=texts_vd,
         crops=Crops(
             row_c=row_c[chosen],
@@ -121,6 +121,12 @@ def gather_pool(
             crops_cd=embedded.crops_cd[chosen],
         ),
     )
+
+
+def _rows(images_nd: NDArray[np.float16], picture_n: NDArray[np.int64]) -> NDArray[np.float16]:
+    """Some rows, without a copy where they are all rows as they stand."""
+    is_all = len(picture_n) == len(images_nd) and bool((picture_n == np.arange(len(images_nd))).all())
+    return images_nd if is_all else images_nd[picture_n]
 
 
 def _first_of_each(

@@ -1,7 +1,7 @@
 """Mean and deviation of a query's scores over a pool, in closed form: what turns a cosine into a standard score.
 
 With the pool's mean m and covariance C, the scores of a query q have mean m.q and variance q'Cq, so that
-z = (score - m.q) / sqrt(q'Cq) needs one matrix per pool and no pass over it per query. Both are taken from at most 2^14
+z = (score - m.q) / sqrt(q'Cq) needs one matrix per pool and no pass over it per query. Both are taken from at most 2^12
 rows, chosen by a hash of their keys.
 
 No order of summation can show: sums over rows are taken exactly or in one fixed order, m and C are rounded to multiples
@@ -20,7 +20,7 @@ from manifests.errors import TableError
 from miners.exact_search import Rows, available_threads, check_unit_rows
 from miners.key_sample import sample_rows
 
-SAMPLE_ROWS = 1 << 14
+SAMPLE_ROWS = 1 << 12  # a deviation is then off by about one percent
 DEVIATION_FLOOR = 2.0**-10  # scores of a real pool deviate by 0.02 and more; equal rows, by nothing
 _GRID = 2.0**28
 _COARSE = 2.0**12
@@ -78,8 +78,8 @@ def pool_statistics(rows_nd: Rows, keys: pa.Array) -> PoolStatistics:
 def _second_moment(sample_sd: Rows) -> NDArray[np.float64]:
     """The mean of x x' [D, D].
 
-    Every number is split into a multiple of 2^-12 and a rest below it, a multiple of 2^-24. Of 2^14 rows of length 1,
-    the products of such parts sum to less than 2^15, 2^3 and 2^-11 and are multiples of 2^-24, 2^-36 and 2^-48: 53 bits
+    Every number is split into a multiple of 2^-12 and a rest below it, a multiple of 2^-24. Of 2^12 rows of length 1,
+    the products of such parts sum to less than 2^13, 2 and 2^-13 and are multiples of 2^-24, 2^-36 and 2^-48: 53 bits
     hold each sum, in any order. The three are then added in one order.
     """
     exact_sd = sample_sd.astype(np.float64)

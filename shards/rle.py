@@ -7,17 +7,19 @@ written in base 32, least significant digit first, in characters 48 to 111: five
 Source: `rleFrString` in https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c.
 
 One loop over the characters reads and judges. It is plain Python, and stays so while there is little to read; a process
-that reads much compiles it, as it stands, with numba (docs/decisions/0008).
+that reads much has it compiled as it stands (docs/decisions/0008).
 """
 
 # N masks, C characters of all masks together, R runs of all masks together, G groups of masks
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
+
+from manifests.compiled import Loop
 
 MAX_MASK_PIXELS = 1 << 29  # the largest run that fits 30 bits with its sign; beyond, maskApi.c overflows an int
 
@@ -27,13 +29,12 @@ _SIGN = 16  # of a number's last digit
 _MAX_BITS = 30  # of a number: six digits
 _MAX_LENGTH = (1 << 31) - 1  # of a run that differences sum to
 _NOT_A_DIGIT = "\x7f"
-_INTERPRETED_CHARACTERS = 1 << 21  # about as long to interpret as numba takes to be imported and to load the loop
+_INTERPRETED_CHARACTERS = 1 << 21  # of which a second is interpreted
 
 _Int8 = NDArray[np.int8]
 _Int32 = NDArray[np.int32]
 _Int64 = NDArray[np.int64]
 _Bool = NDArray[np.bool_]
-_Loop = Callable[[bytes, _Int64, _Int64, _Int32, _Int64, _Int64, _Int8], None]
 
 
 class MaskFault(IntEnum):
@@ -71,7 +72,7 @@ def read_runs(counts: Sequence[bytes | str], pixels: _Int64, *, keep_lengths: bo
     lengths = np.empty(len(characters) if keep_lengths else 0, np.int32)
     starts = np.zeros(len(counts) + 1, np.int64)
     areas, faults = np.zeros(len(counts), np.int64), np.zeros(len(counts), np.int8)
-    _reader.loop_for(len(characters))(characters, ends, pixels, lengths, starts, areas, faults)
+    reading.form_for(len(characters))(characters, ends, pixels, lengths, starts, areas, faults)
     return Runs(lengths=lengths[: starts[-1]], starts=starts, areas=areas, faults=faults)
 
 
@@ -140,34 +141,7 @@ def _read_masks(  # noqa: C901, PLR0912  one function, because numba compiles on
         starts[mask + 1] = first_run
 
 
-class _Reader:
-    """The loop, compiled once it has read so much that a compiler had paid."""
-
-    def __init__(self) -> None:
-        self._loop: _Loop = _read_masks
-        self._num_characters = 0
-
-    def loop_for(self, num_characters: int) -> _Loop:
-        """The loop to read `num_characters` more with."""
-        self._num_characters += num_characters
-        if self._loop is _read_masks and self._num_characters > _INTERPRETED_CHARACTERS:
-            self._loop = compiled_loop()
-        return self._loop
-
-
-_reader = _Reader()
-
-
-def compiled_loop() -> _Loop:
-    """The loop as machine code, kept by numba beside this file, else in the user's cache, else nowhere."""
-    import numba
-
-    loop: _Loop
-    try:
-        loop = numba.njit(cache=True, nogil=True)(_read_masks)
-    except RuntimeError:  # no folder of these can be written
-        loop = numba.njit(nogil=True)(_read_masks)
-    return loop
+reading = Loop(_read_masks, plain=_read_masks, worth=_INTERPRETED_CHARACTERS)
 
 
 def sample_groups(

@@ -13,7 +13,7 @@ FORMS = ("interpreted", "compiled")
 @contextmanager
 def masks_read(form: str) -> Iterator[None]:
     """Masks are read in this form, however few there are."""
-    loop = rle.compiled_loop() if form == "compiled" else rle._read_masks
+    loop = rle.reading.compiled() if form == "compiled" else rle.reading.plain
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rle._Reader, "loop_for", lambda self, num_characters: loop)
+        patch.setattr(rle.reading, "form_for", lambda work: loop)
         yield

@@ -116,7 +116,7 @@ def test_a_chain_that_bites_its_tail_ends() -> None:
 
 def test_what_passes_is_still_known_after_its_way_from_another_process() -> None:
     told = pickle.loads(pickle.dumps(caused(UnreachableError("out of reach"), answered(503, "SlowDown"))))  # noqa: S301
-    assert told.__cause__ is None
+    told.__cause__ = None  # as plain pickle leaves it; a process that knows Dask has tblib keep it
     assert is_transient(told)
     sent: Future[None] = Future()
     sent.set_exception(told)

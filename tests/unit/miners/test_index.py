@@ -81,13 +81,6 @@ def test_a_small_memory_means_more_blocks_and_the_same_answer(tmp_path: Path, me
     assert (found.rows_qk == naive(rows_nd, make_keys(5000).to_pylist(), queries_qd, 9)[1]).all()
 
 
-def test_float32_rows_score_as_exactly_as_those_that_they_were_made_of() -> None:
-    rows_nd, queries_qd = unit_rows(300), unit_rows(20, seed=1)
-    rows_qk = np.random.default_rng(2).integers(-1, 300, (20, 40))
-    exact_qk = exact_scores(queries_qd, rows_nd, rows_qk)
-    assert exact_scores(queries_qd, rows_nd.astype(np.float32), rows_qk).tolist() == exact_qk.tolist()
-
-
 def test_near_copies_that_float32_cannot_tell_apart_are_ranked_exactly() -> None:
     row_d = unit_rows(1, width=512)[0]
     rows_nd = np.repeat(row_d[None], 400, axis=0)

@@ -14,7 +14,7 @@ import sys
 from shards import masks, rle
 assert not masks.check_masks(["0`U1"], [30], [40]).faults.any()
 assert "numba" not in sys.modules
-rle._INTERPRETED_CHARACTERS = 0
+rle.reading._worth = 0
 assert not masks.check_masks(["0`U1"], [30], [40]).faults.any()
 assert "numba" in sys.modules
 """
@@ -34,7 +34,7 @@ import numpy as np
 rle = runpy.run_path(sys.argv[1])
 lengths, starts = np.empty(4, np.int32), np.zeros(2, np.int64)
 areas, faults = np.zeros(1, np.int64), np.zeros(1, np.int8)
-rle["compiled_loop"]()(b"0`U1", np.array([4]), np.array([1200]), lengths, starts, areas, faults)
+rle["reading"].compiled()(b"0`U1", np.array([4]), np.array([1200]), lengths, starts, areas, faults)
 assert (areas[0], faults[0]) == (1200, 0)
 """
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
