@@ -9,6 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from decimal import Decimal
 from fractions import Fraction
 
 import msgspec
@@ -224,7 +225,8 @@ def _check_shares(shares: Mapping[str, float], place: str) -> None:
     total = sum((Fraction(str(v)) for v in shares.values() if math.isfinite(v)), Fraction(0))
     _require(
         all(math.isfinite(v) and v >= 0 for v in shares.values()) and total == 1,
-        f"{place} = {dict(shares)} add up to {float(total):g}; expected shares from 0 to 1 that add up to 1",
+        f"{place} = {dict(shares)} add up to {Decimal(total.numerator) / total.denominator}; "
+        "expected shares from 0 to 1 that add up to exactly 1",
     )
 
 

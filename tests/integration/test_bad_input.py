@@ -812,7 +812,7 @@ def test_a_broken_dog_is_never_an_absent_dog_nor_an_absent_animal(tmp_path: Path
         ),
         ({"sample": 3}, ["recipe.toml", "unknown field `sample`", "did you mean `samples`?"]),
         ({"seed": "seven"}, ["recipe.toml", "Expected `int`, got `str` - at `$.seed`"]),
-        ({"splits": {"train": 0.5, "val": 0.2}}, ["recipe.toml", "splits", "add up to 0.7", "add up to 1"]),
+        ({"splits": {"train": 0.5, "val": 0.2}}, ["recipe.toml", "splits", "add up to 0.7", "add up to exactly 1"]),
         ({"mine": {"negatives": ["none.parquet"]}}, ["[mine]", "none.parquet", "does not exist"]),
         ({"prompts": {"kinds": {"near_text": 1}}}, ["recipe.toml", "asks for near_text", "no [mine] table; add one"]),
         ({"when_short": "stop", "samples": 5000}, ["sa1b", "samples"]),

@@ -81,6 +81,11 @@ def test_paths_start_at_the_recipe_and_are_no_part_of_its_digest(tmp_path: Path)
         ('name = "mix"', 'name = "mix"\nsplits = { train = 1.5, val = -0.5 }', "add up to 1; expected shares from 0"),
         (
             'name = "mix"',
+            'name = "mix"\nsplits = { train = 0.7, val = 0.3000000000000001 }',
+            "add up to 1.0000000000000001; expected",
+        ),
+        (
+            'name = "mix"',
             'name = "mix"\nsplits = { tarin = 1.0 }',
             "Invalid enum value 'tarin'.*expected one of train, val, test",
         ),
