@@ -82,7 +82,7 @@ def test_paths_start_at_the_recipe_and_are_no_part_of_its_digest(tmp_path: Path)
         (
             'name = "mix"',
             'name = "mix"\nsplits = { train = 0.7, val = 0.3000000000000001 }',
-            "add up to 1.0000000000000001; expected",
+            "add up to 1.0000000000000001;",
         ),
         (
             'name = "mix"',
