@@ -12,7 +12,7 @@ import pytest
 from tests.dask_service import dask_cluster
 from tests.prefect_service import Service, served, until
 from tests.students import tiny_config, write_config
-from tests.worlds import build_bytes, build_world, undisturbed_bytes, write_world
+from tests.worlds import build_bytes, build_world, finished_bytes, undisturbed_bytes, write_world
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_a_killed_process_of_a_part_costs_that_part_alone(
     ]
     os.kill(max(parts), signal.SIGKILL)
     assert service.finished(run) == ("COMPLETED", ""), service.tail()
-    assert build_bytes(out) == expected
+    assert finished_bytes(out) == expected  # it may leave what it had begun, which the next run takes away
     tasks = service.ask("POST", "/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}, "limit": 200})
     assert isinstance(tasks, list)
     assert len(tasks) > len([name for name in expected if name.endswith(".tar")])
