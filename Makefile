@@ -4,12 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 4200
+COCO ?= ../shared/data
+PROOF ?= proof
 PYTEST_OPTIONS := -n 2 --dist loadfile --no-loadscope-reorder # integration tests, the longest, come first
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 NEEDED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve env test lint format doors clean ALWAYS
+.PHONY: help demo serve env test lint format doors proof clean ALWAYS
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +66,10 @@ format: $(VENV)/.dev ## let ruff lay out the code
 
 doors: $(VENV)/.dev ## write tests/golden and docs/architecture.md anew; look at the difference before you commit it
 	ABSENTIA_UPDATE_DOORS=1 $(BIN)/python -m pytest -q tests/unit/test_architecture.py tests/unit/test_doors.py
+
+proof: $(VENV)/.demo ## students that were shown different absences, on real pictures; COCO=folder, QUICK=1 for ten minutes
+	$(BIN)/python benchmarks/proof.py $(COCO) --out $(PROOF) $(if $(QUICK),--quick)
+	$(BIN)/python benchmarks/proof_page.py $(PROOF)
 
 clean: ## remove the environment, the demo and all caches
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

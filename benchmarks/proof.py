@@ -1,0 +1,109 @@
+"""The proof: students that differ in the absences that they were shown, judged on pictures that nobody tuned to.
+
+    python benchmarks/proof.py COCO --out DIR [--arms abcdefgh] [--folds 0,1,2,3,4] [--epochs 10] [--quick]
+
+Each fold's test pictures are in no other fold's test. All arms of a fold take equally many steps from the same weights,
+and are judged by one build of val and test. What is finished is kept: run the same command again to go on.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import msgspec
+
+from benchmarks import proof_arms, proof_world
+from benchmarks.proof_arms import ARMS, Arm
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+QUICK = {"arms": "ace", "folds": "0", "epochs": 2}
+
+
+def run(*line: str, log: Path) -> None:
+    """A command of ours; what it says is kept in `log`.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    begun_s = time.monotonic()
+    with log.open("ab") as file:
+        done = subprocess.run([sys.executable, "-m", *line], cwd=REPOSITORY, stdout=file, stderr=file, check=False)
+    print(f"  {line[0]} {' '.join(line[1:2])}: {time.monotonic() - begun_s:.0f} s", flush=True)
+    if done.returncode:
+        raise SystemExit(f"error: python -m {' '.join(line)} ended with {done.returncode}; see {log}")
+
+
+def build(recipe: Path, out: Path) -> Path:
+    """The finished build of a recipe."""
+    run("flows.build_shards", str(recipe), "--out", str(out), log=out.with_suffix(".log"))
+    return out
+
+
+def settle(folder: Path, arm: Arm, world: Path, counts: dict[str, int], epochs: int, config: str) -> Path:
+    """The evaluation of an arm, made unless it is there."""
+    place = folder / arm.name
+    found = place / "evaluation" / "evaluation.json"
+    if found.exists():
+        return found
+    place.mkdir(parents=True, exist_ok=True)
+    log = place / "log.txt"
+    predictions = ""
+    if arm.alarms_of:
+        other = folder / arm.alarms_of
+        predictions = str(place / "train_predictions.parquet")
+        if not os.path.exists(predictions):
+            seen = ("--split", "train", "--out", predictions)
+            run("student.predict", str(other / "run"), str(other / "build"), *seen, log=log)
+    recipe = place / "recipe.toml"
+    proof_arms.write(recipe, proof_arms.recipe(arm, world, counts, predictions=predictions))
+    made = build(recipe, place / "build")
+    trained = place / "run"
+    options = ["--epochs", str(epochs), *arm.train, *(["--config", config] if config else [])]
+    if (trained / "last.safetensors").exists():
+        options.append("--resume")
+    run("student.train", str(made), "--out", str(trained), "--quiet", *options, log=log)
+    judging = ("--split", "test", "--out", str(place / "evaluation"), "--name", arm.title, "--quiet")
+    run("student.evaluate", str(trained), str(folder / "judge"), *judging, log=log)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("coco", type=Path, help="a folder of COCO pictures and annotations, however deep")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--arms", default="".join(arm.name for arm in ARMS))
+    parser.add_argument("--folds", default=",".join(map(str, range(proof_world.FOLDS))))
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--config", default="", help="of the student [defaults]")
+    parser.add_argument("--quick", action="store_true", help="three arms, one fold, two epochs")
+    options = parser.parse_args(argv)
+    if options.quick:
+        vars(options).update(QUICK)
+    pictures = proof_world.gather(options.coco.resolve())
+    for fold in map(int, options.folds.split(",")):
+        folder = options.out.resolve() / f"fold-{fold}"
+        world = folder / "world"
+        counts_file = world / "counts.json"
+        if not counts_file.exists():
+            counts_file.parent.mkdir(parents=True, exist_ok=True)
+            counts_file.write_bytes(msgspec.json.encode(proof_world.write_fold(pictures, fold, world)))
+        counts = msgspec.json.decode(counts_file.read_bytes())
+        print(f"fold {fold}: {counts}", flush=True)
+        proof_arms.write(folder / "judge.toml", proof_arms.judge(world))
+        build(folder / "judge.toml", folder / "judge")
+        for arm in ARMS:
+            if arm.name in options.arms:
+                print(f"arm {arm.name}: {arm.title}", flush=True)
+                settle(folder, arm, world, counts, options.epochs, options.config)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,110 @@
+"""The proof: pictures are dealt once, arms are recipes of equally many samples, and figures carry their intervals."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmarks import proof_arms, proof_page, proof_world
+from manifests.recipe_file import load_recipe
+from manifests.sample import NegativeKind
+from tests.runs import make_evaluation, make_reading, make_run
+
+NUM = 120
+NAMES = ("cat", "dog", "kite")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two thirds of the pictures with masks, a third with boxes alone."""
+    folder = tmp_path_factory.mktemp("coco")
+    (folder / "all" / "annotations").mkdir(parents=True)
+    (folder / "all" / "pictures").mkdir()
+    categories = [{"id": number + 1, "name": name} for number, name in enumerate(NAMES)]
+    for first, name in enumerate(("instances", "instances_more", "boxes")):
+        images, annotations = [], []
+        for number in range(first, NUM, 3):
+            file_name = f"{number:06d}.jpg"
+            Image.new("RGB", (32, 24), (number, 90, 200)).save(folder / "all" / "pictures" / file_name)
+            images.append({"id": number, "file_name": file_name, "width": 32, "height": 24})
+            box = {
+                "id": number,
+                "image_id": number,
+                "category_id": number % 3 + 1,
+                "bbox": [2, 2, 10, 10],
+                "area": 100,
+                "iscrowd": 0,
+            }
+            if name != "boxes":
+                box["segmentation"] = [[2, 2, 12, 2, 12, 12, 2, 12]]
+            annotations.append(box)
+        told = {"images": images, "annotations": annotations, "categories": categories}
+        (folder / "all" / "annotations" / f"{name}_val.json").write_text(json.dumps(told))
+    return folder
+
+
+def test_every_picture_is_in_the_test_of_one_fold(folder: Path) -> None:
+    pictures = proof_world.gather(folder)
+    assert len(pictures.found) == NUM
+    assert sum(picture.has_masks for picture in pictures.found) == 2 * NUM // 3
+    for picture in pictures.found:
+        parts = [proof_world.part_of(picture, fold) for fold in range(proof_world.FOLDS)]
+        assert parts.count("test") == 1
+        assert picture.has_masks or "sa1b" not in parts
+
+
+def test_a_folder_without_coco_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no picture of COCO; expected"):
+        proof_world.gather(tmp_path)
+
+
+def test_arms_are_recipes_of_one_length_that_differ_in_what_is_absent(folder: Path, tmp_path: Path) -> None:
+    world = tmp_path / "world"
+    counts = proof_world.write_fold(proof_world.gather(folder), 0, world)
+    assert sum(counts.values()) == NUM
+    recipes = {}
+    for arm in proof_arms.ARMS:
+        predictions = str(world / "coco.json") if arm.alarms_of else ""  # any file that is there
+        proof_arms.write(tmp_path / f"{arm.name}.toml", proof_arms.recipe(arm, world, counts, predictions=predictions))
+        recipes[arm.name] = load_recipe(str(tmp_path / f"{arm.name}.toml"))
+    assert len({recipe.samples for recipe in recipes.values()}) == 1
+    assert len({tuple(recipe.splits.items()) for recipe in recipes.values()}) == 1
+    assert {name for name, recipe in recipes.items() if recipe.mine is not None} == set("defh")
+    assert recipes["f"].prompts.kinds[NegativeKind.FALSE_ALARM] == 0.25
+    assert sum(recipes["f"].prompts.kinds.values()) == 1
+    assert [name for name, recipe in recipes.items() if "blank" not in recipe.mix] == ["a"]
+    denied = json.loads((world / "denied.json").read_text())
+    assert denied["annotations"] == []
+    assert all(len(row["neg_category_ids"]) == len(NAMES) - 1 for row in denied["images"])
+    proof_arms.write(tmp_path / "judge.toml", proof_arms.judge(world))
+    load_recipe(str(tmp_path / "judge.toml"))
+
+
+def evaluated(folder: Path, fold: int, arm: str, value: float) -> None:
+    """One finished arm, all of whose figures are `value`."""
+    readings = {name: make_reading(value) for name in proof_page.SHOWN}
+    made = make_run(folder / f"fold-{fold}" / arm, make_evaluation(readings, name=arm))
+    assert (Path(made) / "evaluation" / "evaluation.json").exists()
+
+
+def test_means_intervals_and_differences_stand_on_the_page(tmp_path: Path) -> None:
+    for fold, (c, d) in enumerate([(0.2, 0.3), (0.3, 0.5), (0.4, 0.7)]):
+        evaluated(tmp_path, fold, "c", c)
+        evaluated(tmp_path, fold, "d", d)
+    evaluated(tmp_path, 0, "a", 0.1)
+    page = tmp_path / "results.md"
+    page.write_text("Words of a person.\n\n" + proof_page.BELOW + "\nstale")
+    assert proof_page.main([str(tmp_path)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("Words of a person.")
+    assert "stale" not in text
+    assert "| **c** b, random absences of COCO | 3 | 0.300 [0.052, 0.548] |" in text  # 4.303 * 0.1 / sqrt(3)
+    assert "| d − c | 0.200 [-0.048, 0.448] |" in text
+    assert "| **a** positives only | 1 | 0.100" in text
+    assert (tmp_path / "proof.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_to_show_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"no evaluation; run benchmarks/proof\.py first"):
+        proof_page.main([str(tmp_path)])
