@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,22 @@ def test_a_flow_that_was_killed_goes_on_in_the_next_run(
     kept = {path.name: path.stat().st_ino for path in out.glob("work/shards/[!.]*.json")}  # of finished shards
     until(lambda: service.flow_process(out) is None, 120, service.tail)
     run = service.run("build-shards/build-shards", recipe=str(recipe), out=str(out), workers=2)
+    assert service.finished(run) == ("COMPLETED", ""), service.tail()
+    assert build_bytes(out) == expected
+    assert kept.items() <= {path.name: path.stat().st_ino for path in out.glob("work/shards/*.json")}.items()
+
+
+def test_retry_in_the_ui_goes_on_with_a_run_that_was_killed(
+    service: Service, recipe: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run = service.run("build-shards", recipe=str(recipe), out=str(out), workers=2)
+    os.kill(begun(service, out), signal.SIGKILL)
+    assert service.finished(run)[0] == "CRASHED"
+    time.sleep(5.0)  # until a person presses it; the worker tells of a crash twice, some two seconds apart
+    kept = {path.name: path.stat().st_ino for path in out.glob("work/shards/[!.]*.json")}
+    service.ask("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}})
+    until(lambda: service.state(run)[0] not in {"CRASHED", "SCHEDULED"}, 120, service.tail)
     assert service.finished(run) == ("COMPLETED", ""), service.tail()
     assert build_bytes(out) == expected
     assert kept.items() <= {path.name: path.stat().st_ino for path in out.glob("work/shards/*.json")}.items()
