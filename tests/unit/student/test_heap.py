@@ -32,4 +32,4 @@ def test_memory_that_is_freed_is_not_faulted_in_again() -> None:
         way: int(subprocess.run([sys.executable, "-c", FAULTS, way], check=True, capture_output=True, text=True).stdout)
         for way in ("kept", "given back")
     }
-    assert faults["given back"] > 20 * faults["kept"], faults
+    assert faults["given back"] > 4 * faults["kept"], faults  # ten blocks; the heap may grow by one or two still
