@@ -68,8 +68,8 @@ doors: $(VENV)/.dev ## write tests/golden and docs/architecture.md anew; look at
 	ABSENTIA_UPDATE_DOORS=1 $(BIN)/python -m pytest -q tests/unit/test_architecture.py tests/unit/test_doors.py
 
 proof: $(VENV)/.demo ## students that were shown different absences, on real pictures; COCO=folder, QUICK=1 for ten minutes
-	$(BIN)/python benchmarks/proof.py $(COCO) --out $(PROOF) $(if $(QUICK),--quick)
-	$(BIN)/python benchmarks/proof_page.py $(PROOF)
+	$(BIN)/python benchmarks/proof.py $(COCO) --out $(PROOF)$(if $(QUICK),-quick --quick)
+	$(BIN)/python benchmarks/proof_page.py $(PROOF)$(if $(QUICK),-quick)
 
 clean: ## remove the environment, the demo and all caches
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

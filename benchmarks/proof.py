@@ -7,7 +7,7 @@ and are judged by one build of val and test. What is finished is kept: run the s
 """
 
 import argparse
-import os
+import hashlib
 import subprocess
 import sys
 import time
@@ -20,9 +20,37 @@ import msgspec
 
 from benchmarks import proof_arms, proof_world
 from benchmarks.proof_arms import ARMS, Arm
+from student.run_record import read_run
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 QUICK = {"arms": "ace", "folds": "0", "epochs": 2}
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What every figure of a folder rests on."""
+
+    epochs: int
+    config: str  # its text
+    pictures: str  # sha256 of their names
+
+
+def keep_settings(out: Path, settings: Settings) -> None:
+    """Note the settings of a folder.
+
+    Raises:
+        SystemExit: it was begun with others, whose figures would stand beside these as if they were alike.
+    """
+    path = out / "settings.json"
+    if path.exists():
+        kept = msgspec.json.decode(path.read_bytes(), type=Settings)
+        names = [name for name in Settings.__struct_fields__ if getattr(kept, name) != getattr(settings, name)]
+        if names:
+            raise SystemExit(
+                f"error: {out} was begun with other {', '.join(names)}; expected the same, or another --out"
+            )
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.encode(settings))
 
 
 def run(*line: str, log: Path) -> None:
@@ -57,17 +85,18 @@ def settle(folder: Path, arm: Arm, world: Path, counts: dict[str, int], epochs: 
     if arm.alarms_of:
         other = folder / arm.alarms_of
         predictions = str(place / "train_predictions.parquet")
-        if not os.path.exists(predictions):
+        if not Path(predictions).exists():
             seen = ("--split", "train", "--out", predictions)
             run("student.predict", str(other / "run"), str(other / "build"), *seen, log=log)
     recipe = place / "recipe.toml"
     proof_arms.write(recipe, proof_arms.recipe(arm, world, counts, predictions=predictions))
     made = build(recipe, place / "build")
     trained = place / "run"
-    options = ["--epochs", str(epochs), *arm.train, *(["--config", config] if config else [])]
-    if (trained / "last.safetensors").exists():
-        options.append("--resume")
-    run("student.train", str(made), "--out", str(trained), "--quiet", *options, log=log)
+    record = read_run(str(trained))
+    if record is None or not record.finished:
+        options = ["--epochs", str(epochs), *arm.train, *(["--config", config] if config else [])]
+        options += ["--resume"] if (trained / "last.safetensors").exists() else []
+        run("student.train", str(made), "--out", str(trained), "--quiet", *options, log=log)
     judging = ("--split", "test", "--out", str(place / "evaluation"), "--name", arm.title, "--quiet")
     run("student.evaluate", str(trained), str(folder / "judge"), *judging, log=log)
     return found
@@ -87,6 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.quick:
         vars(options).update(QUICK)
     pictures = proof_world.gather(options.coco.resolve())
+    names = hashlib.sha256("".join(picture.row["file_name"] for picture in pictures.found).encode()).hexdigest()
+    config = Path(options.config).read_text(encoding="utf-8") if options.config else ""
+    keep_settings(options.out, Settings(epochs=options.epochs, config=config, pictures=names))
     for fold in map(int, options.folds.split(",")):
         folder = options.out.resolve() / f"fold-{fold}"
         world = folder / "world"

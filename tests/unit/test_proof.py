@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import proof_arms, proof_page, proof_world
+from benchmarks import proof, proof_arms, proof_page, proof_world
 from manifests.recipe_file import load_recipe
 from manifests.sample import NegativeKind
 from tests.runs import make_evaluation, make_reading, make_run
@@ -79,6 +79,14 @@ def test_arms_are_recipes_of_one_length_that_differ_in_what_is_absent(folder: Pa
     assert all(len(row["neg_category_ids"]) == len(NAMES) - 1 for row in denied["images"])
     proof_arms.write(tmp_path / "judge.toml", proof_arms.judge(world))
     load_recipe(str(tmp_path / "judge.toml"))
+
+
+def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
+    settings = proof.Settings(epochs=10, config="", pictures="a")
+    proof.keep_settings(tmp_path / "out", settings)
+    proof.keep_settings(tmp_path / "out", settings)
+    with pytest.raises(SystemExit, match=r"was begun with other epochs, pictures; expected the same, or another --out"):
+        proof.keep_settings(tmp_path / "out", proof.Settings(epochs=2, config="", pictures="b"))
 
 
 def evaluated(folder: Path, fold: int, arm: str, value: float) -> None:
