@@ -8,6 +8,7 @@ and are judged by one build of val and test. What is finished is kept: run the s
 
 import argparse
 import hashlib
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from benchmarks.proof_arms import ARMS, Arm
 from student.run_record import read_run
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+STUDENT = REPOSITORY / "benchmarks" / "proof_student.toml"
 QUICK = {"arms": "ace", "folds": "0", "epochs": 2}
 
 
@@ -73,6 +75,18 @@ def build(recipe: Path, out: Path) -> Path:
     return out
 
 
+def share_embeddings(fold: Path, into: Path) -> None:
+    """Begin a build with the rows that another arm embedded: the same pictures and phrases need no second pass.
+
+    A stage takes up what is named by the digest of its input, and nothing else.
+    """
+    rows = into / "work" / "embeddings"
+    others = [found.parent for found in sorted(fold.glob("*/build/manifest.json"))]
+    found = next((other / "work" / "embeddings" for other in others if (other / "work" / "embeddings").exists()), None)
+    if found is not None and not rows.exists():
+        shutil.copytree(found, rows)
+
+
 def settle(folder: Path, arm: Arm, world: Path, counts: dict[str, int], epochs: int, config: str) -> Path:
     """The evaluation of an arm, made unless it is there."""
     place = folder / arm.name
@@ -90,6 +104,8 @@ def settle(folder: Path, arm: Arm, world: Path, counts: dict[str, int], epochs: 
             run("student.predict", str(other / "run"), str(other / "build"), *seen, log=log)
     recipe = place / "recipe.toml"
     proof_arms.write(recipe, proof_arms.recipe(arm, world, counts, predictions=predictions))
+    if arm.mine is not None:
+        share_embeddings(folder, place / "build")
     made = build(recipe, place / "build")
     trained = place / "run"
     record = read_run(str(trained))
@@ -110,7 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--arms", default="".join(arm.name for arm in ARMS))
     parser.add_argument("--folds", default=",".join(map(str, range(proof_world.FOLDS))))
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--config", default="", help="of the student [defaults]")
+    parser.add_argument(
+        "--config", default=str(STUDENT), help="of the student [benchmarks/proof_student.toml]; '' for its defaults"
+    )
     parser.add_argument("--quick", action="store_true", help="three arms, one fold, two epochs")
     options = parser.parse_args(argv)
     if options.quick:

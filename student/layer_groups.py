@@ -8,7 +8,7 @@ from student.graphs import Graphs, scope_of
 from student.quantize import INT4_OPS, INT8_OPS
 
 ENCODER_PARTS = 3  # runs of the image encoder's blocks, of equally many convolutions
-_ENCODER = "encoder."
+_ENCODER = "encoder.net."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +53,10 @@ def _group(graphs: Graphs, graph: Graph, name: str, belongs: Callable[[str, str]
 
 
 def _block(name: str) -> str:
-    """The block of the encoder that a node belongs to: "stem", "blocks.3", "stages.2"."""
+    """The block of the encoder that a node belongs to: "blocks.3", "stages.2"; "" for its stem and its head."""
     first, _, rest = scope_of(name).removeprefix(_ENCODER).partition(".")
     number = rest.partition(".")[0]
-    return f"{first}.{number}" if number.isdigit() else "stem"
+    return f"{first}.{number}" if number.isdigit() else ""
 
 
 def _runs(encoder: list[str], num: int) -> list[list[str]]:
@@ -71,6 +71,6 @@ def _runs(encoder: list[str], num: int) -> list[list[str]]:
 
 
 def _part_of_encoder(part: list[str]) -> LayerGroup:
-    first, last = (_block(part[0]), _block(part[-1])) if part else ("", "")
+    first, last = (_block(part[0]) or "stem", _block(part[-1]) or "head") if part else ("", "")
     name = f"image encoder {first}" if first == last else f"image encoder {first} to {last}"
     return LayerGroup(name=name, graph="image", nodes=frozenset(part))

@@ -1,13 +1,16 @@
 """The student: which of these phrases a picture shows, and where.
 
 A timm encoder sees the picture once, however many phrases are asked; a small OpenCLIP tower reads each distinct phrase
-once. Each phrase then attends over the picture by itself, so that its answer does not depend on what else is asked.
-What it gathered decides its presence and makes the kernel that draws its mask at stride 4. Presence is thus decided
-with the phrase and before any mask: an empty mask is no evidence of absence, and a full one none of presence.
+once. Each phrase is put to the picture by itself, so that its answer does not depend on what else is asked. Presence is
+how well the phrase matches the coarse cells, which hold what the encoder was pretrained to tell apart; what it gathers
+from the finer ones makes the kernel that draws its mask at stride 4. Presence is thus decided before any mask: an empty
+mask is no evidence of absence, and a full one none of presence.
 """
 
-# B pictures, P phrases a picture, U distinct phrases, L tokens, S side of pictures, C width, N cells at stride 16
+# B pictures, P phrases a picture, U distinct phrases, L tokens, S side of pictures, C width, N cells at stride 16,
+# K cells at stride 32
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +19,7 @@ from torch.nn import functional
 
 from student.config import ModelConfig
 from student.image_weights import make_image_encoder
-from student.tokens import VOCABULARY
+from student.tokens import NUM_WORDS, VOCABULARY
 
 STRIDE = 4  # of the masks: one logit for four by four pixels
 PRIOR_LOGIT = -1.0  # presence before anything is learnt; a little below even, as absences outnumber presences
@@ -26,6 +29,7 @@ PRIOR_LOGIT = -1.0  # presence before anything is learnt; a little below even, a
 class Seen:
     """What the image tower gives of a picture, for any phrase to ask."""
 
+    coarse_bkc: Tensor  # at stride 32, from the map that the encoder ends in
     cells_bnc: Tensor  # at stride 16, with their places
     pixels_bchw: Tensor  # at stride 4
 
@@ -50,7 +54,7 @@ class Student(nn.Module):
         super().__init__()
         self.config = config
         self.image = ImageTower(config)
-        self.text = make_text_tower(config)
+        self.text = TextTower(config)
         self.decoder = Decoder(config)
 
     def forward(self, images_b3ss: Tensor, tokens_ul: Tensor, phrase_bp: Tensor) -> Answer:
@@ -73,7 +77,8 @@ class ImageTower(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.encoder = make_image_encoder(config.image_encoder, pretrained=config.pretrained)
-        channels = self.encoder.feature_info.channels()  # type: ignore[union-attr,operator]
+        channels = self.encoder.channels
+        self.coarse = nn.Sequential(nn.LayerNorm(channels[-1]), nn.Linear(channels[-1], config.width))
         self.sideways = nn.ModuleList([nn.Conv2d(found, config.width, 1) for found in channels])
         self.smooth = nn.ModuleList([_smoothing(config.width) for _ in channels[:-1]])
         self.place_nc = nn.Parameter(0.02 * torch.randn((config.size // 16) ** 2, config.width))
@@ -89,7 +94,11 @@ class ImageTower(nn.Module):
             above = smooth(sideways(level) + functional.interpolate(above, scale_factor=2.0, mode="nearest"))
             if level is levels[-2]:
                 cells_bchw = above
-        return Seen(cells_bnc=self.cell_norm(cells_bchw.flatten(2).transpose(1, 2)) + self.place_nc, pixels_bchw=above)
+        return Seen(
+            coarse_bkc=self.coarse(levels[-1].flatten(2).transpose(1, 2)),
+            cells_bnc=self.cell_norm(cells_bchw.flatten(2).transpose(1, 2)) + self.place_nc,
+            pixels_bchw=above,
+        )
 
 
 def _smoothing(width: int) -> nn.Module:
@@ -102,31 +111,48 @@ def _smoothing(width: int) -> nn.Module:
     )
 
 
-def make_text_tower(config: ModelConfig) -> nn.Module:
-    """OpenCLIP's text transformer, small: tokens [U, L] to rows [U, C]."""
-    from open_clip.transformer import TextTransformer
+class TextTower(nn.Module):
+    """Phrases to rows: OpenCLIP's transformer, small, and beside it the mean of the words' embeddings.
 
-    tower: nn.Module = TextTransformer(
-        context_length=config.context,
-        vocab_size=VOCABULARY,
-        width=config.text_width,
-        heads=config.text_heads,
-        layers=config.text_layers,
-        output_dim=config.width,
-    )
-    return tower
+    The transformer alone gives all phrases nearly one row before it is trained (a cosine of .8), and takes hundreds of
+    steps to tell them apart; by their words they differ from the first.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        from open_clip.transformer import TextTransformer
+
+        self.transformer: nn.Module = TextTransformer(
+            context_length=config.context,
+            vocab_size=VOCABULARY,
+            width=config.text_width,
+            heads=config.text_heads,
+            layers=config.text_layers,
+            output_dim=config.width,
+        )
+        nn.init.normal_(self.transformer.get_parameter("token_embedding.weight"), std=config.text_width**-0.5)
+        self.word_norm = nn.LayerNorm(config.text_width)
+        self.words = nn.Linear(config.text_width, config.width, bias=False)
+
+    def forward(self, tokens_ul: Tensor) -> Tensor:
+        """Rows [U, C]."""
+        is_word_ul1 = ((tokens_ul > 0) & (tokens_ul < NUM_WORDS))[..., None]
+        embedded_ulc = functional.embedding(tokens_ul, self.transformer.get_parameter("token_embedding.weight"))
+        sum_uc = (embedded_ulc * is_word_ul1).sum(1)
+        words_uc = self.words(self.word_norm(sum_uc / is_word_ul1.sum(1).clamp(min=1)))
+        rows_uc: Tensor = self.transformer(tokens_ul) + words_uc
+        return rows_uc
 
 
 class Decoder(nn.Module):
-    """Phrases put to a picture: attention, then presence and mask."""
+    """Phrases put to a picture: matched for their presence, attending for their masks."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.width
         self.query = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
+        self.presence = Match()
         self.layers = nn.ModuleList([AttentionLayer(config) for _ in range(config.attention_layers)])
-        self.presence = _mlp(3 * width, width, 1)
-        self.presence_bias = nn.Parameter(torch.tensor(PRIOR_LOGIT))
         self.kernel = _mlp(2 * width, width, width)
         self.mask_bias = nn.Parameter(torch.tensor(-2.0))  # most of a picture is not the thing
 
@@ -136,12 +162,38 @@ class Decoder(nn.Module):
         found_bpc = asked_bpc
         for layer in self.layers:
             found_bpc = layer(found_bpc, seen.cells_bnc)
-        both_bpd = torch.cat([asked_bpc, found_bpc], dim=-1)
-        presence_bp = self.presence(torch.cat([both_bpd, asked_bpc * found_bpc], dim=-1)).squeeze(-1)
-        presence_bp = presence_bp + self.presence_bias
         batch, channels, height, width = seen.pixels_bchw.shape
-        flat_bpn = self.kernel(both_bpd) @ seen.pixels_bchw.flatten(2) * channels**-0.5
-        return Answer(presence_bp=presence_bp, masks_bphw=flat_bpn.reshape(batch, -1, height, width) + self.mask_bias)
+        kernel_bpc = self.kernel(torch.cat([asked_bpc, found_bpc], dim=-1))
+        masks_bpn = kernel_bpc @ seen.pixels_bchw.flatten(2) * channels**-0.5 + self.mask_bias
+        return Answer(
+            presence_bp=self.presence(asked_bpc, seen.coarse_bkc),
+            masks_bphw=masks_bpn.reshape(batch, -1, height, width),
+        )
+
+
+class Match(nn.Module):
+    """Whether any cell of a picture shows a phrase: a soft maximum over the cells, as in multiple instance learning.
+
+    With sharpness r, log(mean(exp(r s))) / r lies between the mean of the scores s (r to 0) and the largest of them.
+
+    Source: Pinheiro and Collobert, 2015, "From Image-level to Pixel-level Labeling with Convolutional Networks",
+    arXiv 1411.6228, eq. 3.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(math.log(4.0)))  # of the scores
+        self.log_sharpness = nn.Parameter(torch.tensor(1.0))
+        self.bias = nn.Parameter(torch.tensor(PRIOR_LOGIT))
+
+    def forward(self, phrases_bpc: Tensor, coarse_bkc: Tensor) -> Tensor:
+        """Logits of presence [B, P]."""
+        num_cells, width = coarse_bkc.shape[1:]
+        scores_bpk = phrases_bpc @ coarse_bkc.transpose(1, 2) * (self.log_scale.exp() * width**-0.5)
+        sharpness = self.log_sharpness.exp()
+        highest_bp = torch.logsumexp(sharpness * scores_bpk, dim=-1)
+        logits_bp: Tensor = (highest_bp - math.log(num_cells)) / sharpness + self.bias
+        return logits_bp
 
 
 class AttentionLayer(nn.Module):

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from manifests.errors import RecipeError
 
-VOCABULARY = 49_408  # byte pairs, and the two ends
+NUM_WORDS = 49_406  # byte pairs
+VOCABULARY = NUM_WORDS + 2  # and the two ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

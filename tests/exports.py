@@ -35,8 +35,8 @@ def tiny_student() -> Student:
     torch.manual_seed(5)
     student = Student(TINY).eval()
     with torch.no_grad():
-        student.decoder.presence.get_parameter("2.weight").mul_(12)
-        student.decoder.presence_bias.fill_(0)
+        student.decoder.presence.log_scale.fill_(3.5)
+        student.decoder.presence.bias.fill_(0)
         student.decoder.mask_bias.fill_(0.4)
         student.decoder.kernel.get_parameter("2.weight").mul_(4)
     return student

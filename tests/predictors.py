@@ -79,10 +79,10 @@ def make_student(seed: int = 0) -> Student:
     student = Student(SMALL).eval()
     with torch.no_grad():
         student.decoder.mask_bias.zero_()
-        student.decoder.presence_bias.fill_(1.0)
-        for layer in (student.decoder.kernel, student.decoder.presence):
-            for weight in layer.parameters():
-                weight.mul_(3)
+        student.decoder.presence.bias.fill_(1.0)
+        student.decoder.presence.log_scale.fill_(2.5)
+        for weight in student.decoder.kernel.parameters():
+            weight.mul_(3)
     return student
 
 

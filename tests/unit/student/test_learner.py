@@ -146,7 +146,7 @@ def test_the_encoder_has_its_own_rate_and_vectors_do_not_decay() -> None:
 def test_a_loss_that_is_no_number_names_the_step_and_the_samples() -> None:
     learner = make_learner()
     with torch.no_grad():
-        learner.student.decoder.presence_bias.fill_(torch.nan)
+        learner.student.decoder.presence.bias.fill_(torch.nan)
     stepper = Stepper(learner, tutor(), Ranks())
     place = _first_place()
     stepper.begin(place, None)
@@ -160,11 +160,11 @@ def test_a_gradient_that_is_no_number_stops_before_the_weights_are_touched() -> 
     stepper = Stepper(learner, tutor(), Ranks())
     place = _first_place()
     stepper.begin(place, None)
-    learner.student.decoder.presence_bias.register_hook(lambda grad: grad * torch.nan)  # type: ignore[no-untyped-call]
-    before = learner.student.decoder.presence_bias.clone()
+    learner.student.decoder.presence.bias.register_hook(lambda grad: grad * torch.nan)  # type: ignore[no-untyped-call]
+    before = learner.student.decoder.presence.bias.clone()
     with pytest.raises(TrainingError, match="step 1: the gradient is no finite number over the samples a, b"):
         stepper.learn(make_batch(), place, step=0, stop=False)
-    assert torch.equal(learner.student.decoder.presence_bias, before)
+    assert torch.equal(learner.student.decoder.presence.bias, before)
 
 
 def _first_place() -> Place:

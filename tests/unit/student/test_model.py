@@ -1,11 +1,13 @@
 """The student's shape: its size, what runs once, which answers depend on what, and what training leaves alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from student.config import ModelConfig
-from student.model import STRIDE, Answer, Student, num_parameters
+from student.model import STRIDE, Answer, Match, Student, num_parameters
 from student.tokens import ask
 from tests.exports import TINY, tiny_student
 
@@ -64,17 +66,36 @@ def test_presence_is_decided_with_the_phrase_and_not_read_off_the_mask() -> None
     assert before.presence_bp[0, 0] != before.presence_bp[0, 1]
 
 
-def test_presence_looks_at_the_cells_of_the_picture() -> None:
+def test_presence_looks_at_every_coarse_cell_of_the_picture() -> None:
     student = tiny_student()
     asked = ask([["cat"]], context=TINY.context)
     with torch.no_grad():
         seen = student.image(IMAGES[:1])
-        cells = seen.cells_bnc.clone().requires_grad_()
-    answer = student.decoder(
-        type(seen)(cells_bnc=cells, pixels_bchw=seen.pixels_bchw), student.text(asked.tokens_ul)[None]
-    )
-    (gradient,) = torch.autograd.grad(answer.presence_bp.sum(), [cells])
+        coarse = seen.coarse_bkc.clone().requires_grad_()
+    answer = student.decoder(replace(seen, coarse_bkc=coarse), student.text(asked.tokens_ul)[None])
+    (gradient,) = torch.autograd.grad(answer.presence_bp.sum(), [coarse])
     assert gradient.abs().sum(dim=2).gt(0).all()  # every one of them
+
+
+def test_a_match_lies_between_the_mean_of_the_scores_and_the_largest() -> None:
+    match = Match()
+    phrases, cells = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+    scores = phrases @ cells.transpose(1, 2) * match.log_scale.exp() / 8**0.5
+    for log_sharpness, expected in ((-9.0, scores.mean(-1)), (6.0, scores.amax(-1))):
+        with torch.no_grad():
+            match.log_sharpness.fill_(log_sharpness)
+            found = match(phrases, cells) - match.bias
+        assert torch.allclose(found, expected, atol=0.02)
+
+
+def test_phrases_differ_before_anything_is_learnt() -> None:
+    torch.manual_seed(0)
+    student = Student(ModelConfig(pretrained=False)).eval()
+    asked = ask([["cat", "dog", "traffic light", "wine glass", "teddy bear"]], context=student.config.context)
+    with torch.no_grad():
+        rows = nn.functional.normalize(student.text(asked.tokens_ul), dim=1)
+    apart = ~torch.eye(5, dtype=torch.bool)
+    assert (rows @ rows.T)[apart].mean() < 0.6
 
 
 def test_batch_statistics_stay_as_they_were_pretrained() -> None:
