@@ -20,7 +20,6 @@ VARIANT_NAME = "variant.json"
 PARITY_NAME = "parity.json"
 Graph = Literal["image", "text", "decoder"]
 GRAPHS: tuple[Graph, ...] = ("image", "text", "decoder")
-SEEN = ("coarse", "cells", "pixels")  # what comes out of the image graph and goes into the decoder
 _PLAIN = re.compile(r"\w[\w.-]*")  # a folder's name, of which no path can be made
 
 

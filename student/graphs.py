@@ -4,7 +4,7 @@ Shapes are fixed because phones plan memory and kernels for them once, and slow 
 Three graphs, because the towers run once however often the decoder does. The picture comes in as bytes.
 """
 
-# S side of the picture, L tokens, P phrases of one call, C width, N cells at stride 16, K at stride 32
+# S side of the picture, L tokens, P phrases of one call, C width, N cells at stride 16
 
 import ast
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from student.export_record import SEEN, Graph
+from student.export_record import Graph
 from student.model import Answer, Decoder, Seen, Student
 
 Graphs = dict[Graph, onnx.ModelProto]
@@ -27,9 +27,9 @@ class _Image(nn.Module):
         super().__init__()
         self.tower = tower
 
-    def forward(self, image_13ss: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image_13ss: Tensor) -> tuple[Tensor, Tensor]:
         seen: Seen = self.tower(image_13ss)
-        return seen.coarse_bkc, seen.cells_bnc, seen.pixels_bchw
+        return seen.cells_bnc, seen.pixels_bchw
 
 
 class _Text(nn.Module):
@@ -47,11 +47,8 @@ class _Decoder(nn.Module):
         super().__init__()
         self.tower = tower
 
-    def forward(
-        self, coarse_1kc: Tensor, cells_1nc: Tensor, pixels_1chw: Tensor, rows_pc: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        seen = Seen(coarse_bkc=coarse_1kc, cells_bnc=cells_1nc, pixels_bchw=pixels_1chw)
-        answer: Answer = self.tower(seen, rows_pc[None])
+    def forward(self, cells_1nc: Tensor, pixels_1chw: Tensor, rows_pc: Tensor) -> tuple[Tensor, Tensor]:
+        answer: Answer = self.tower(Seen(cells_bnc=cells_1nc, pixels_bchw=pixels_1chw), rows_pc[None])
         return answer.presence_bp[0], answer.masks_bphw[0]
 
 
@@ -62,13 +59,14 @@ def export_graphs(student: Student, num_phrases: int) -> Graphs:
     tokens_pl = torch.ones((num_phrases, config.context), dtype=torch.int64)
     image, text = _Image(student.image).eval(), _Text(student.text).eval()
     with torch.no_grad():
-        seen = dict(zip(SEEN, image(image_13ss), strict=True))
+        cells_1nc, pixels_1chw = image(image_13ss)
         rows_pc = text(tokens_pl)
     decoder = _Decoder(student.decoder).eval()
+    decoder_inputs = {"cells": cells_1nc, "pixels": pixels_1chw, "rows": rows_pc}
     return {
-        "image": _export(image, {"image": image_13ss}, list(SEEN)),
+        "image": _export(image, {"image": image_13ss}, ["cells", "pixels"]),
         "text": _without_gemm(_export(text, {"tokens": tokens_pl}, ["rows"])),
-        "decoder": _export(decoder, {**seen, "rows": rows_pc}, ["presence", "masks"]),
+        "decoder": _export(decoder, decoder_inputs, ["presence", "masks"]),
     }
 
 

@@ -30,7 +30,7 @@ class Learner(nn.Module):
     def forward(self, phase: int, images_b3ss: Tensor, tokens_ul: Tensor, phrase_bp: Tensor) -> tuple[Tensor, Tensor]:
         """Aligned rows of pictures [B, D] and prompts [B, P, D] in phase 1; presence and mask logits in phase 2."""
         if phase == ALIGNMENT:
-            image_bc = self.student.image(images_b3ss).coarse_bkc.mean(1)
+            image_bc = self.student.image(images_b3ss).cells_bnc.mean(1)
             text_ud = self.align["text"](self.student.text(tokens_ul))
             return self.align["image"](image_bc), text_ud[phrase_bp]
         answer = self.student(images_b3ss, tokens_ul, phrase_bp)

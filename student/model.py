@@ -2,13 +2,12 @@
 
 A timm encoder sees the picture once, however many phrases are asked; a small OpenCLIP tower reads each distinct phrase
 once. Each phrase is put to the picture by itself, so that its answer does not depend on what else is asked. Presence is
-how well the phrase matches the coarse cells, which hold what the encoder was pretrained to tell apart; what it gathers
-from the finer ones makes the kernel that draws its mask at stride 4. Presence is thus decided before any mask: an empty
-mask is no evidence of absence, and a full one none of presence.
+how well the phrase matches any of its cells, which hold what the encoder was pretrained to tell apart; what it gathers
+from them makes the kernel that draws its mask at stride 4. Presence is thus decided before any mask: an empty mask is
+no evidence of absence, and a full one none of presence.
 """
 
-# B pictures, P phrases a picture, U distinct phrases, L tokens, S side of pictures, C width, N cells at stride 16,
-# K cells at stride 32
+# B pictures, P phrases a picture, U distinct phrases, L tokens, S side of pictures, C width, N cells at stride 16
 
 import math
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ PRIOR_LOGIT = -1.0  # presence before anything is learnt; a little below even, a
 class Seen:
     """What the image tower gives of a picture, for any phrase to ask."""
 
-    coarse_bkc: Tensor  # at stride 32, from the map that the encoder ends in
     cells_bnc: Tensor  # at stride 16, with their places
     pixels_bchw: Tensor  # at stride 4
 
@@ -78,27 +76,29 @@ class ImageTower(nn.Module):
         super().__init__()
         self.encoder = make_image_encoder(config.image_encoder, pretrained=config.pretrained)
         channels = self.encoder.channels
-        self.coarse = nn.Sequential(nn.LayerNorm(channels[-1]), nn.Linear(channels[-1], config.width))
+        self.fine, self.coarse = (_to_cells(found, config.width) for found in channels[-2:])
         self.sideways = nn.ModuleList([nn.Conv2d(found, config.width, 1) for found in channels])
         self.smooth = nn.ModuleList([_smoothing(config.width) for _ in channels[:-1]])
         self.place_nc = nn.Parameter(0.02 * torch.randn((config.size // 16) ** 2, config.width))
-        self.cell_norm = nn.LayerNorm(config.width)
 
     def forward(self, images_b3ss: Tensor) -> Seen:
         """What is seen in RGB pictures of 0 to 255."""
         levels = self.encoder((images_b3ss.to(self.place_nc.dtype) - 127.5) / 127.5)
+        cells_bhwc = self.fine(levels[-2].movedim(1, -1))
+        cells_bchw = cells_bhwc.movedim(-1, 1) + _twice(self.coarse(levels[-1].movedim(1, -1)).movedim(-1, 1))
         above = self.sideways[-1](levels[-1])
-        ways = list(zip(levels[:-1], self.sideways, self.smooth, strict=False))
-        cells_bchw = above
-        for level, sideways, smooth in reversed(ways):
-            above = smooth(sideways(level) + functional.interpolate(above, scale_factor=2.0, mode="nearest"))
-            if level is levels[-2]:
-                cells_bchw = above
-        return Seen(
-            coarse_bkc=self.coarse(levels[-1].flatten(2).transpose(1, 2)),
-            cells_bnc=self.cell_norm(cells_bchw.flatten(2).transpose(1, 2)) + self.place_nc,
-            pixels_bchw=above,
-        )
+        for level, sideways, smooth in reversed(list(zip(levels[:-1], self.sideways, self.smooth, strict=False))):
+            above = smooth(sideways(level) + _twice(above))
+        return Seen(cells_bnc=cells_bchw.flatten(2).transpose(1, 2) + self.place_nc, pixels_bchw=above)
+
+
+def _to_cells(channels: int, width: int) -> nn.Module:
+    return nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width))
+
+
+def _twice(maps_bchw: Tensor) -> Tensor:
+    """The same maps at half the stride."""
+    return functional.interpolate(maps_bchw, scale_factor=2.0, mode="nearest")
 
 
 def _smoothing(width: int) -> nn.Module:
@@ -166,7 +166,7 @@ class Decoder(nn.Module):
         kernel_bpc = self.kernel(torch.cat([asked_bpc, found_bpc], dim=-1))
         masks_bpn = kernel_bpc @ seen.pixels_bchw.flatten(2) * channels**-0.5 + self.mask_bias
         return Answer(
-            presence_bp=self.presence(asked_bpc, seen.coarse_bkc),
+            presence_bp=self.presence(asked_bpc, seen.cells_bnc),
             masks_bphw=masks_bpn.reshape(batch, -1, height, width),
         )
 
@@ -186,12 +186,12 @@ class Match(nn.Module):
         self.log_sharpness = nn.Parameter(torch.tensor(1.0))
         self.bias = nn.Parameter(torch.tensor(PRIOR_LOGIT))
 
-    def forward(self, phrases_bpc: Tensor, coarse_bkc: Tensor) -> Tensor:
+    def forward(self, phrases_bpc: Tensor, cells_bnc: Tensor) -> Tensor:
         """Logits of presence [B, P]."""
-        num_cells, width = coarse_bkc.shape[1:]
-        scores_bpk = phrases_bpc @ coarse_bkc.transpose(1, 2) * (self.log_scale.exp() * width**-0.5)
+        num_cells, width = cells_bnc.shape[1:]
+        scores_bpn = phrases_bpc @ cells_bnc.transpose(1, 2) * (self.log_scale.exp() * width**-0.5)
         sharpness = self.log_sharpness.exp()
-        highest_bp = torch.logsumexp(sharpness * scores_bpk, dim=-1)
+        highest_bp = torch.logsumexp(sharpness * scores_bpn, dim=-1)
         logits_bp: Tensor = (highest_bp - math.log(num_cells)) / sharpness + self.bias
         return logits_bp
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests.errors import ExportError, RecipeError
-from student.export_record import GRAPHS, SEEN, Graph, VariantRecord, read_variant, variant_folder
+from student.export_record import GRAPHS, Graph, VariantRecord, read_variant, variant_folder
 from student.predictor import Predicted, Predictor
 
 _Floats = NDArray[np.float32]
@@ -56,9 +56,9 @@ class OnnxPredictor(Predictor):
             yield [self._answer(one, asked) for one, asked in zip(seen, phrases, strict=True)]
 
     def see(self, image_3ss: NDArray[np.uint8]) -> dict[str, _Floats]:
-        """What the image tower gives of one picture: by the decoder's names for it."""
-        found = self._sessions["image"].run(None, {"image": np.ascontiguousarray(image_3ss)[None]})
-        return dict(zip(SEEN, found, strict=True))
+        """What the image tower gives of one picture: what the decoder calls "cells" and "pixels"."""
+        cells_1nc, pixels_1chw = self._sessions["image"].run(None, {"image": np.ascontiguousarray(image_3ss)[None]})
+        return {"cells": cells_1nc, "pixels": pixels_1chw}
 
     def rows(self, phrases: Sequence[str]) -> _Floats:
         """The text tower's row of each phrase [len(phrases), C]; each is read once in a predictor's life."""
@@ -128,9 +128,9 @@ def fixed_call_of(sessions: Mapping[Graph, Any], record: VariantRecord) -> Calla
     tokens_pl = np.full((record.num_phrases, record.context), 127, np.int64)
 
     def call() -> object:
-        seen = dict(zip(SEEN, sessions["image"].run(None, {"image": image_13ss}), strict=True))
+        cells_1nc, pixels_1chw = sessions["image"].run(None, {"image": image_13ss})
         (rows_pc,) = sessions["text"].run(None, {"tokens": tokens_pl})
-        return sessions["decoder"].run(None, {**seen, "rows": rows_pc})
+        return sessions["decoder"].run(None, {"cells": cells_1nc, "pixels": pixels_1chw, "rows": rows_pc})
 
     return call
 

@@ -58,8 +58,8 @@ class TorchPredictor(Predictor, FeatureGiver):
             yield self._answer(seen, phrases)
 
     def image_rows(self, images_b3ss: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The mean of each picture's coarse cells, as a unit row [B, C]."""
-        return self._unit(self._see(images_b3ss).coarse_bkc.mean(1))
+        """The mean of each picture's cells, as a unit row [B, C]."""
+        return self._unit(self._see(images_b3ss).cells_bnc.mean(1))
 
     def phrase_rows(self, phrases: Sequence[str]) -> NDArray[np.float32]:
         """The text tower's row of each phrase, as a unit row [V, C]."""

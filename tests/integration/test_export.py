@@ -54,7 +54,7 @@ def copy_of(student: Student, sign: int) -> Student:
     copied = Student(TINY).eval()
     copied.load_state_dict(student.state_dict())
     with torch.no_grad():
-        for parameter in copied.image.coarse.parameters():
+        for parameter in (*copied.image.coarse.parameters(), *copied.image.fine.parameters(), copied.image.place_nc):
             parameter.mul_(sign)
     return copied
 

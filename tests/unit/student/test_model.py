@@ -66,14 +66,14 @@ def test_presence_is_decided_with_the_phrase_and_not_read_off_the_mask() -> None
     assert before.presence_bp[0, 0] != before.presence_bp[0, 1]
 
 
-def test_presence_looks_at_every_coarse_cell_of_the_picture() -> None:
+def test_presence_looks_at_every_cell_of_the_picture() -> None:
     student = tiny_student()
     asked = ask([["cat"]], context=TINY.context)
     with torch.no_grad():
         seen = student.image(IMAGES[:1])
-        coarse = seen.coarse_bkc.clone().requires_grad_()
-    answer = student.decoder(replace(seen, coarse_bkc=coarse), student.text(asked.tokens_ul)[None])
-    (gradient,) = torch.autograd.grad(answer.presence_bp.sum(), [coarse])
+        cells = seen.cells_bnc.clone().requires_grad_()
+    answer = student.decoder(replace(seen, cells_bnc=cells), student.text(asked.tokens_ul)[None])
+    (gradient,) = torch.autograd.grad(answer.presence_bp.sum(), [cells])
     assert gradient.abs().sum(dim=2).gt(0).all()  # every one of them
 
 
