@@ -18,6 +18,7 @@ from statistics import mean, stdev
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.proof_arms import ARMS
+from benchmarks.proof_recall import KINDS, RECALL, false_alarms
 from student.readings import Evaluation, read_json
 
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # two-sided 95 % quantiles of Student's t, by degrees of freedom
@@ -116,7 +117,7 @@ def difference(first: dict[int, Evaluation], second: dict[int, Evaluation], name
     return over_folds(values) if len(values) > 1 else None
 
 
-def tables(found: dict[str, dict[int, Evaluation]]) -> str:
+def tables(folder: Path, found: dict[str, dict[int, Evaluation]]) -> str:
     """The tables as Markdown."""
     lines = []
     for title, names in TABLES.items():
@@ -128,6 +129,15 @@ def tables(found: dict[str, dict[int, Evaluation]]) -> str:
                 cells = [str(figure_of(folds, name) or "undefined") for name in names]
                 lines.append(f"| **{arm.name}** {arm.title} | {len(folds)} | " + " | ".join(cells) + " |")
         lines.append("")
+    lines += [f"### Absent prompts called present where {RECALL:.0%} of presences are", ""]
+    lines += ["| arm | folds | random | popular | adversarial |", "|---" * (len(KINDS) + 2) + "|"]
+    for arm in ARMS:
+        read = [false_alarms(folder / f"fold-{fold}", arm.name) for fold in found.get(arm.name, {})]
+        if read:
+            shares = [[one[kind] for one in read] for kind in KINDS]
+            cells = [str(over_folds(share)) if len(read) > 1 else f"{share[0]:.3f}" for share in shares]
+            lines.append(f"| **{arm.name}** {arm.title} | {len(read)} | " + " | ".join(cells) + " |")
+    lines.append("")
     lines += ["### Differences, fold by fold", "", "| arms | " + " | ".join(COMPARED) + " |"]
     lines.append("|---" * (len(COMPARED) + 1) + "|")
     for left, right in PAIRS:
@@ -182,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     figure: Path = options.figure or options.folder / "proof.png"
     draw(found, figure)
     head = written.read_text(encoding="utf-8").partition(BELOW)[0] if written.exists() else ""
-    written.write_text(head + BELOW + "\n\n" + tables(found), encoding="utf-8")
+    written.write_text(head + BELOW + "\n\n" + tables(options.folder, found), encoding="utf-8")
     print(f"wrote {written} and {figure}")
     return 0
 

@@ -32,7 +32,7 @@ TINY = ModelConfig(
 @cache
 def tiny_student() -> Student:
     """A random student whose presences stand on both sides of a half, and whose masks are not empty."""
-    torch.manual_seed(5)
+    torch.manual_seed(7)  # one whose readings 8 bits lower
     student = Student(TINY).eval()
     with torch.no_grad():
         student.decoder.presence.log_scale.fill_(3.5)

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmarks import proof, proof_arms, proof_page, proof_world
+from benchmarks import proof, proof_arms, proof_page, proof_recall, proof_world
 from manifests.recipe_file import load_recipe
 from manifests.sample import NegativeKind
 from tests.runs import make_evaluation, make_reading, make_run
@@ -94,6 +96,28 @@ def evaluated(folder: Path, fold: int, arm: str, value: float) -> None:
     readings = {name: make_reading(value) for name in proof_page.SHOWN}
     made = make_run(folder / f"fold-{fold}" / arm, make_evaluation(readings, name=arm))
     assert (Path(made) / "evaluation" / "evaluation.json").exists()
+    answer(folder / f"fold-{fold}", arm)
+
+
+def answer(fold: Path, arm: str) -> None:
+    """What one arm says of ten presences and six absences."""
+    presence = {"": [0.1 * number for number in range(1, 11)]}
+    presence |= {"random": [0.35, 0.45], "popular": [0.0, 0.1], "co_occurring": [0.9, 0.41]}
+    rows = [(f"{kind}-{row}", kind, said) for kind, group in presence.items() for row, said in enumerate(group)]
+    keys, kinds, said = (list(column) for column in zip(*rows, strict=True))
+    phrases = ["cat"] * len(rows)
+    (fold / "judge").mkdir(exist_ok=True)
+    judged = {"image_key": keys, "phrase": phrases, "kind": kinds, "split": ["test"] * len(rows)}
+    pq.write_table(pa.table(judged), fold / "judge" / "samples.parquet")
+    answers = pa.table({"key": keys, "phrase": phrases, "presence": said})
+    pq.write_table(answers, fold / arm / "evaluation" / "predictions.parquet")
+
+
+def test_arms_are_compared_where_they_find_as_many_presences(tmp_path: Path) -> None:
+    evaluated(tmp_path, 0, "c", 0.5)
+    assert proof_recall.false_alarms(tmp_path / "fold-0", "c") == {"random": 0.5, "popular": 0.0, "co_occurring": 1.0}
+    all_found = proof_recall.false_alarms(tmp_path / "fold-0", "c", recall=1.0)
+    assert all_found == {"random": 1.0, "popular": 0.5, "co_occurring": 1.0}
 
 
 def test_means_intervals_and_differences_stand_on_the_page(tmp_path: Path) -> None:
@@ -110,6 +134,8 @@ def test_means_intervals_and_differences_stand_on_the_page(tmp_path: Path) -> No
     assert "| **c** b, random absences of COCO | 3 | 0.300 [0.052, 0.548] |" in text  # 4.303 * 0.1 / sqrt(3)
     assert "| d − c | 0.200 [-0.048, 0.448] |" in text
     assert "| **a** positives only | 1 | 0.100" in text
+    assert "### Absent prompts called present where 70% of presences are" in text
+    assert "| **a** positives only | 1 | 0.500 | 0.000 | 1.000 |" in text
     assert (tmp_path / "proof.png").read_bytes().startswith(b"\x89PNG")
 
 
