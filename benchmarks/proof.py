@@ -84,7 +84,9 @@ def share_embeddings(fold: Path, into: Path) -> None:
     others = [found.parent for found in sorted(fold.glob("*/build/manifest.json"))]
     found = next((other / "work" / "embeddings" for other in others if (other / "work" / "embeddings").exists()), None)
     if found is not None and not rows.exists():
-        shutil.copytree(found, rows)
+        part = rows.with_name("embeddings.part")  # so that a copy that was cut short is not taken for a whole one
+        shutil.copytree(found, part, dirs_exist_ok=True)
+        part.rename(rows)
 
 
 def settle(folder: Path, arm: Arm, world: Path, counts: dict[str, int], epochs: int, config: str) -> Path:

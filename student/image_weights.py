@@ -70,8 +70,13 @@ def _as_encoder(name: str, net: nn.Module) -> ImageEncoder:
             f"image encoder {name!r} has levels at strides {tuple(strides)}; expected {STRIDES} among them"
         )
     encoder = ImageEncoder(net, [strides.index(stride) for stride in STRIDES[:-1]])
-    with torch.no_grad():
-        shapes = [tuple(found.shape[1:]) for found in encoder.eval()(torch.zeros((1, 3, _TRIED, _TRIED)))]
+    try:
+        with torch.no_grad():
+            shapes = [tuple(found.shape[1:]) for found in encoder.eval()(torch.zeros((1, 3, _TRIED, _TRIED)))]
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise RecipeError(
+            f"image encoder {name!r} cannot see a picture of {_TRIED} pixels: {error}; expected one for any size"
+        ) from error
     if [shape[1:] for shape in shapes] != [(_TRIED // stride, _TRIED // stride) for stride in STRIDES]:
         raise RecipeError(
             f"image encoder {name!r} gives maps of {shapes} for pictures of {_TRIED} pixels; expected channels, height "

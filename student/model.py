@@ -177,7 +177,7 @@ class Match(nn.Module):
     With sharpness r, log(mean(exp(r s))) / r lies between the mean of the scores s (r to 0) and the largest of them.
 
     Source: Pinheiro and Collobert, 2015, "From Image-level to Pixel-level Labeling with Convolutional Networks",
-    arXiv 1411.6228, eq. 3.
+    arXiv 1411.6228, log-sum-exp aggregation.
     """
 
     def __init__(self) -> None:

@@ -34,6 +34,11 @@ def test_a_model_without_these_strides_is_refused() -> None:
         make_image_encoder("test_vit", pretrained=False)
 
 
+def test_a_model_for_one_size_alone_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"cannot see a picture of 64 pixels: .*expected one for any size"):
+        make_image_encoder("swin_tiny_patch4_window7_224", pretrained=False)
+
+
 def test_a_model_whose_maps_lie_otherwise_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"'test_mambaout' gives maps of .*expected channels, height and width"):
         make_image_encoder("test_mambaout", pretrained=False)
