@@ -157,7 +157,8 @@ class DaskExecutor(Executor):
         except (CancelledError, asyncio.CancelledError):  # nothing but a lost scheduler takes back what is asked for
             self._fail(found, self._gone())
         except BaseException as error:  # it is raised again where the result is asked for
-            self._fail(found, error)
+            fetching = isinstance(error, OSError) and sent.status != "error"  # the call did not fail, its way here did
+            self._fail(found, self._gone() if fetching else error)
         else:
             with contextlib.suppress(InvalidStateError):  # given up before
                 found.set_result(result)

@@ -75,6 +75,7 @@ def test_calls_come_back_with_what_they_returned_or_raised(executor: DaskExecuto
         files.require_file(str(tmp_path / "none"), named_by="[mine]")
     assert str(missing.exception(LIMIT_S)) == str(here.value)
     assert isinstance(missing.exception(), SourceError)
+    assert isinstance(executor.submit(os.stat, str(tmp_path / "none")).exception(LIMIT_S), FileNotFoundError)
 
 
 def test_leaving_waits_for_what_was_submitted(cluster: Cluster) -> None:
@@ -286,6 +287,16 @@ def test_a_killed_scheduler_ends_every_call_and_takes_no_more(tmp_path: Path) ->
         with pytest.raises(BuildError) as blind:
             executor.require_sees(str(tmp_path))
         assert str(blind.value) == gone(cluster.address)
+
+
+def test_a_scheduler_killed_while_it_hands_a_result_on_is_told_as_such(tmp_path: Path) -> None:
+    with dask_cluster(tmp_path / "dask") as cluster, dask_executor(cluster.address) as executor:
+        waiting = [executor.submit(bytes, 300_000_000) for _ in range(2)]  # so large that its way takes a while
+        sent = [found for _, found in executor._sent.values()]
+        wait_for("a call that ran", lambda: any(found.status == "finished" for found in sent))
+        assert cluster.scheduler is not None
+        os.kill(cluster.scheduler.pid, signal.SIGKILL)
+        assert {failure(future) for future in waiting} == {gone(cluster.address)}
 
 
 def test_a_frozen_scheduler_is_given_up(tmp_path: Path) -> None:
