@@ -7,10 +7,13 @@ from typing import Any
 
 import msgspec
 
+from manifests.recipe import default_mined_kinds
+
 SEED = 7
 SHARD_SAMPLES = 200
 GENERATED = 0.05  # blank and noise together, where an arm has them
-EVERY_KIND = {"random": 0.25, "co_occurring": 0.25, "near_text": 0.25, "near_image": 0.25}
+ABSENT = 10.0  # prompts a picture
+EVERY_KIND = {str(kind): share for kind, share in default_mined_kinds().items()}
 MINED_KINDS = {"near_text": 0.5, "near_image": 0.5}
 
 
@@ -92,7 +95,7 @@ def recipe(arm: Arm, world: Path, counts: dict[str, int], *, predictions: str = 
         "shard_samples": SHARD_SAMPLES,
         "splits": {"train": train_share, "val": round(1 - train_share, 6)},
         "mix": mix,
-        "prompts": {"kinds": kinds, "vocabulary": str(world / "categories.txt")},
+        "prompts": {"absent_per_image": ABSENT, "kinds": kinds, "vocabulary": str(world / "categories.txt")},
         "sources": sources,
     }
     return found if mine is None else found | {"mine": mine}

@@ -56,6 +56,7 @@ class OptimiserConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     learning_rate: Positive = 1e-3
     image_learning_rate: Weight = 2e-4  # of the image encoder; 0 freezes it
+    image_frozen_stride: Literal[0, 4, 8, 16] = 0  # the image encoder's layers up to this stride stay as they are
     weight_decay: Weight = 0.05
     warmup: Share = 0.05  # of the phase's steps
     clip_norm: Positive = 1.0

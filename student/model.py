@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from student.config import ModelConfig
+from student.depthwise import Depthwise
 from student.image_weights import make_image_encoder
 from student.tokens import NUM_WORDS, VOCABULARY
 
@@ -104,7 +105,7 @@ def _twice(maps_bchw: Tensor) -> Tensor:
 def _smoothing(width: int) -> nn.Module:
     """A depthwise and a pointwise convolution, normalised per picture."""
     return nn.Sequential(
-        nn.Conv2d(width, width, 3, padding=1, groups=width),
+        Depthwise(width, width, 3, padding=1, groups=width),
         nn.Conv2d(width, width, 1),
         nn.GroupNorm(8, width),
         nn.ReLU(inplace=True),

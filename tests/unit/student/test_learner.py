@@ -130,6 +130,25 @@ def test_phases_train_what_is_theirs() -> None:
     assert all(p.requires_grad for p in learner.student.image.sideways.parameters())
 
 
+def test_the_first_layers_of_the_encoder_may_stay_as_they_are() -> None:
+    learner = make_learner()
+    learner.teach_only(2, OptimiserConfig(image_frozen_stride=8))
+    encoder = learner.student.image.encoder
+    changes = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
+    assert changes
+    assert len(changes) < len(list(encoder.parameters()))
+    images = torch.randn((1, 3, 64, 64), generator=torch.Generator().manual_seed(3))
+    before = encoder(images)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            if parameter.requires_grad:
+                parameter.add_(1.0)
+    after = encoder(images)
+    assert [bool(torch.equal(old, new)) for old, new in zip(before, after, strict=True)] == [True, True, False, False]
+    learner.teach_only(2, OptimiserConfig())
+    assert all(parameter.requires_grad for parameter in encoder.parameters())
+
+
 def test_the_encoder_has_its_own_rate_and_vectors_do_not_decay() -> None:
     learner = make_learner()
     config = OptimiserConfig(learning_rate=0.1, image_learning_rate=0.01, weight_decay=0.5)
