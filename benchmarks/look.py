@@ -34,14 +34,14 @@ def draw_rows(table: pa.Table, num: int, seed: int) -> list[dict[str, object]]:
     return [{"number": number, **row} for number, row in enumerate(rows)]
 
 
-def read_pictures(build: str, keys: set[str]) -> dict[str, Image.Image]:
-    """The pictures of some keys, shrunk to a sheet's cells."""
+def read_pictures(build: str, keys: set[str], side: int) -> dict[str, Image.Image]:
+    """The pictures of some keys, none of them wider or higher than `side`."""
     splits = open_splits(build, read_manifest(build), None)
     found: dict[str, Image.Image] = {}
     for drawn, numbers in zip(splits, find_pictures(pa.array(sorted(keys)), splits), strict=True):
         for key, number in numbers.items():
             with open_sample(drawn.index, number) as (sample, jpeg):
-                found[key] = decode_at(jpeg, sample, WIDTH - 8)
+                found[key] = decode_at(jpeg, sample, side)
     return found
 
 
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rows = draw_rows(pq.read_table(options.negatives), options.num, options.seed)
-    pictures = read_pictures(options.build, {str(row["key"]) for row in rows})
+    pictures = read_pictures(options.build, {str(row["key"]) for row in rows}, WIDTH - 8)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "rows.json").write_text(json.dumps(rows, indent=1))
     for first in range(0, len(rows), ACROSS * DOWN):

@@ -1,6 +1,6 @@
 """The proof: students that differ in the absences that they were shown, judged on pictures that nobody tuned to.
 
-    python benchmarks/proof.py COCO --out DIR [--arms abcdefgh] [--folds 0,1,2,3,4] [--epochs 10] [--quick]
+    python benchmarks/proof.py COCO --out DIR [--arms abcdefgh] [--folds 0,1,2,3,4] [--epochs 6] [--quick]
 
 Each fold's test pictures are in no other fold's test. All arms of a fold take equally many steps from the same weights,
 and are judged by one build of val and test. What is finished is kept: run the same command again to go on.
@@ -102,7 +102,7 @@ def settle(folder: Path, arm: Arm, world: Path, counts: dict[str, int], epochs: 
         other = folder / arm.alarms_of
         predictions = str(place / "train_predictions.parquet")
         if not Path(predictions).exists():
-            seen = ("--split", "train", "--out", predictions)
+            seen = ("--split", "train", "--ask", "vocabulary", "--out", predictions)  # as flows.close_the_loop asks
             run("student.predict", str(other / "run"), str(other / "build"), *seen, log=log)
     recipe = place / "recipe.toml"
     proof_arms.write(recipe, proof_arms.recipe(arm, world, counts, predictions=predictions))
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--arms", default="".join(arm.name for arm in ARMS))
     parser.add_argument("--folds", default=",".join(map(str, range(proof_world.FOLDS))))
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument(
         "--config", default=str(STUDENT), help="of the student [benchmarks/proof_student.toml]; '' for its defaults"
     )

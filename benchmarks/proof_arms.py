@@ -7,14 +7,17 @@ from typing import Any
 
 import msgspec
 
+from flows.next_recipe import FALSE_ALARM_SHARE, with_false_alarms
 from manifests.recipe import default_mined_kinds
+from manifests.sample import NegativeKind
 
 SEED = 7
 SHARD_SAMPLES = 200
 GENERATED = 0.05  # blank and noise together, where an arm has them
 ABSENT = 10.0  # prompts a picture
-EVERY_KIND = {str(kind): share for kind, share in default_mined_kinds().items()}
-MINED_KINDS = {"near_text": 0.5, "near_image": 0.5}
+EVERY_KIND = default_mined_kinds()
+RANDOM = {NegativeKind.RANDOM: 1.0}
+MINED_KINDS = {NegativeKind.NEAR_TEXT: 0.5, NegativeKind.NEAR_IMAGE: 0.5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +26,9 @@ class Arm:
 
     name: str
     title: str
-    kinds: dict[str, float] = field(default_factory=dict)  # of the absent prompts of real pictures; empty: none
+    kinds: dict[NegativeKind, float] = field(
+        default_factory=dict
+    )  # of the absent prompts of real pictures; empty: none
     generated: float = GENERATED  # share of blank and noise pictures
     mine: dict[str, Any] | None = None
     denied: bool = False  # COCO's pictures are asked what is absent alone
@@ -35,21 +40,21 @@ ARMS = (
     Arm(
         name="a",
         title="positives only",
-        kinds={"random": 1.0},
+        kinds=RANDOM,
         generated=0.0,
         train=("--positives-only", "--allow-one-class"),
     ),
     Arm(
         name="b",
         title="a, blank and noise",
-        kinds={"random": 1.0},
+        kinds=RANDOM,
         train=("--positives-only", "--allow-one-class"),
     ),
-    Arm(name="c", title="b, random absences of COCO", kinds={"random": 1.0}),
+    Arm(name="c", title="b, random absences of COCO", kinds=RANDOM),
     Arm(name="d", title="b, mined absences alone", kinds=MINED_KINDS, mine={}),
     Arm(name="e", title="the default recipe", kinds=EVERY_KIND, mine={}),
     Arm(name="f", title="e, one round of false alarms", kinds=EVERY_KIND, mine={}, alarms_of="e"),
-    Arm(name="g", title="the naive mix", kinds={"random": 1.0}, denied=True),
+    Arm(name="g", title="the naive mix", kinds=RANDOM, denied=True),
     Arm(name="h", title="d without guards", kinds=MINED_KINDS, mine={"absolute_margin": -100.0}),
 )
 
@@ -86,7 +91,7 @@ def recipe(arm: Arm, world: Path, counts: dict[str, int], *, predictions: str = 
     kinds = dict(arm.kinds)
     mine = dict(arm.mine) if arm.mine is not None else None
     if predictions:
-        kinds = {kind: 0.75 * value for kind, value in kinds.items()} | {"false_alarm": 0.25}
+        kinds = with_false_alarms(kinds, FALSE_ALARM_SHARE)
         mine = (mine or {}) | {"predictions": [predictions]}
     found: dict[str, Any] = {
         "name": f"proof-{arm.name}",
@@ -95,7 +100,11 @@ def recipe(arm: Arm, world: Path, counts: dict[str, int], *, predictions: str = 
         "shard_samples": SHARD_SAMPLES,
         "splits": {"train": train_share, "val": round(1 - train_share, 6)},
         "mix": mix,
-        "prompts": {"absent_per_image": ABSENT, "kinds": kinds, "vocabulary": str(world / "categories.txt")},
+        "prompts": {
+            "absent_per_image": ABSENT,
+            "kinds": {str(kind): share for kind, share in kinds.items()},
+            "vocabulary": str(world / "categories.txt"),
+        },
         "sources": sources,
     }
     return found if mine is None else found | {"mine": mine}

@@ -1,44 +1,79 @@
-"""False alarms at equal recall: how many absences an arm calls present where it finds a given share of presences.
+"""What an arm knows, whatever its own threshold: false alarms at equal recall, and MCC at the threshold of val.
 
 A student that says "present" less often hallucinates less, whatever it knows. So arms are compared where each of them,
-by a threshold of its own, finds as many of the presences of test.
+by a threshold of its own, finds as many of the presences of test; and by MCC where val chose the threshold.
 """
 
-from collections import defaultdict
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
+import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from manifests.sample import NegativeKind
+from student.calibration import mcc_at
+from student.pope import SETTINGS, paired
+from student.presence_metrics import kind_codes
+from student.readings import Evaluation, read_json
 
 RECALL = 0.7
-KINDS = (NegativeKind.RANDOM, NegativeKind.POPULAR, NegativeKind.CO_OCCURRING)
-_PRESENT = ""  # what stands for the kind of a presence
 
 
-def false_alarms(fold: Path, arm: str, *, recall: float = RECALL) -> dict[str, float]:
-    """The share of the absent prompts of each kind that one arm of a fold calls present, at a recall.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answers:
+    """What one arm of a fold said to the N prompts of test."""
+
+    presence_n: NDArray[np.float32]
+    present_n: NDArray[np.bool_]
+    kind_n: NDArray[np.int64]  # as `kind_codes`
+    image_n: NDArray[np.int64]
+    threshold: float | None  # that val chose; None where no absence stood in train
+
+
+def read_answers(fold: Path, arm: str) -> Answers:
+    """The answers of an arm.
 
     Raises:
         FileNotFoundError: the arm was not judged there.
     """
-    said = pq.read_table(fold / arm / "evaluation" / "predictions.parquet", columns=["key", "phrase", "presence"])
-    presence_of = dict(
-        zip(zip(*_columns(said, "key", "phrase"), strict=True), *_columns(said, "presence"), strict=True)
+    place = fold / arm / "evaluation"
+    said = pq.read_table(place / "predictions.parquet", columns=["key", "phrase", "presence"]).to_pydict()
+    presence_of = dict(zip(zip(said["key"], said["phrase"], strict=True), said["presence"], strict=True))
+    columns = ["image_key", "phrase", "kind", "present"]
+    asked = pq.read_table(fold / "judge" / "samples.parquet", columns=columns, filters=[("split", "=", "test")])
+    told = asked.to_pydict()
+    prompts = zip(told["image_key"], told["phrase"], strict=True)
+    return Answers(
+        presence_n=np.asarray([presence_of[prompt] for prompt in prompts], np.float32),
+        present_n=np.asarray(told["present"], np.bool_),
+        kind_n=kind_codes(told["kind"]),
+        image_n=np.unique(told["image_key"], return_inverse=True)[1],
+        threshold=read_json(str(place / "evaluation.json"), Evaluation).threshold,
     )
-    asked = pq.read_table(
-        fold / "judge" / "samples.parquet", columns=["image_key", "phrase", "kind"], filters=[("split", "=", "test")]
-    )
-    by_kind: dict[str, list[float]] = defaultdict(list)
-    for key, phrase, kind in zip(*_columns(asked, "image_key", "phrase", "kind"), strict=True):
-        by_kind[kind].append(presence_of[key, phrase])
-    present = sorted(by_kind[_PRESENT], reverse=True)
-    threshold = present[ceil(recall * len(present)) - 1]
-    return {kind: sum(one >= threshold for one in by_kind[kind]) / len(by_kind[kind]) for kind in KINDS}
 
 
-def _columns(table: pa.Table, *names: str) -> list[list[Any]]:
-    return [table[name].to_pylist() for name in names]
+def false_alarms(answers: Answers, *, recall: float = RECALL) -> dict[str, float]:
+    """The share of the absent prompts of each of POPE's settings that are called present, at a recall."""
+    present = np.sort(answers.presence_n[answers.present_n])[::-1]
+    alarm_n = answers.presence_n >= present[ceil(recall * len(present)) - 1]
+    return {setting: float(alarm_n[_of(answers, kind)].mean()) for setting, kind in SETTINGS.items()}
+
+
+def mcc_of_val(answers: Answers) -> dict[str, float]:
+    """MCC in each of POPE's settings where "present" is said from val's threshold on; 0 where val chose none."""
+    if answers.threshold is None:
+        return dict.fromkeys(SETTINGS, 0.0)
+    found = {}
+    for setting, kind in SETTINGS.items():
+        row = paired(answers.present_n, _of(answers, kind), answers.image_n)
+        presence, present = answers.presence_n[row], answers.present_n[row]
+        found[setting] = float(mcc_at(np.asarray([answers.threshold]), presence, present)[0])
+    return found
+
+
+def _of(answers: Answers, kind: NegativeKind) -> NDArray[np.bool_]:
+    code = int(kind_codes([kind])[0])
+    found: NDArray[np.bool_] = ~answers.present_n & (answers.kind_n == code)
+    return found

@@ -1,1 +1,1 @@
-"""The commands that compose the stages; the only package that will know Prefect."""
+"""The commands that compose the stages; the only package that knows Prefect."""

@@ -39,7 +39,7 @@ T = TypeVar("T")
 JUDGED_ON = "test"
 REPORT = "report"
 _OWN = re.compile(r"round_[1-9][0-9]*|report|loop\.json|\.lock|.*\.part-.*")
-_LENT = ("catalog", "embeddings", "index", "spill")  # of `work/`: the same for the next round, as long as inputs are
+_LENT = ("catalog", "embeddings", "index", "phrases", "spill")  # of `work/`: the same for as long as inputs are
 _STAGES = ("build", "train", "evaluate", "predict")
 
 

@@ -182,8 +182,8 @@ class Mine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     range_max: int | None = None  # ranks from here on are not looked at
     num_negatives: int | None = None  # per query; left out: as many as the build can ask
     sampling_strategy: Literal["top", "random"] = "top"
-    max_per_image: int = 8  # of one kind
-    max_per_phrase_share: float = 0.05  # of all rows of one kind
+    max_per_image: int = 8  # near_image rows
+    max_per_phrase_share: float = 0.05  # of all near_text rows, and of all false alarms
     hidden_share: float = 0.5  # of the known presences, which the audit hides
     memory_gb: float = 4.0  # of rows searched exactly in memory; above it the index is approximate
     negatives: list[str] = []  # finished tables to use besides

@@ -24,7 +24,7 @@ from miners.ground import choose, prepare_ground
 from miners.mined_table import write_mined
 from miners.options import add_mine_options, mine_settings
 from miners.record import MiningRecord, encode_record, summarise_mining
-from shards.publish import TABLES
+from shards.publish import is_own_table
 from shards.reopened import reopen
 
 
@@ -66,14 +66,7 @@ def mine_build(request: Request, settings: Mine, *, executor: Executor, progress
 
 def _require_own_place(build: str, out: str) -> None:
     """Stop if the table would take the place of one that the build's manifest names."""
-    folder, _, name = out.rpartition("/")
-    named = {f"{table}.parquet" for table in TABLES}
-    if (
-        files.is_local(build)
-        and files.is_local(out)
-        and name in named
-        and os.path.realpath(folder or ".") == os.path.realpath(build)
-    ):
+    if is_own_table(build, out):
         raise BuildError(
             f"{out}: is the finished build's own table, which its manifest names; expected another place. Choose "
             "another --out"

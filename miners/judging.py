@@ -120,8 +120,8 @@ def gaps(candidates: Candidates, judged: Judged, guard: ScoreGuard) -> NDArray[n
     """How far each candidate lies below what its margin is compared with: its positive's score, or zero evidence.
 
     NaN where there is no positive, infinite for what was verified: both pass every margin. Margins on positives let one
-    odd positive decide for its phrase; at equal hardness that costs three times the false negatives of one bound on the
-    evidence (`docs/mining.md`), which is why the audit chooses that bound.
+    odd positive decide for its phrase; at equal hardness that costs about twice the false negatives of one bound on the
+    evidence (decision 9), which is why the audit chooses that bound.
     """
     match guard.space:
         case Space.EVIDENCE:

@@ -6,7 +6,7 @@ and their weighted sum is again one inner product, which an index can rank.
 
 The ranking vector says *it looks alike*: text + ½ crops + ½ pictures. The evidence vector says *it is there*: text, and
 the linear discriminant that tells the known positives from the pool (Fisher, 1936; covariance shrunk as in Ledoit and
-Wolf, 2004, towards its mean variance, positives towards the text). `docs/mining.md` has the measurements behind both.
+Wolf, 2004, towards its mean variance, positives towards the text). Decision 9 has what was measured.
 """
 
 # V phrases, C crops, D width, P present pairs

@@ -97,20 +97,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def find_source(catalog: str, name: str) -> tuple[Recipe, str]:
-    """The recipe that CATALOG stands for, and which of its sources is asked.
+def find_source(catalog: str, name: str) -> tuple[Recipe, str, Sa1bSource]:
+    """The recipe that CATALOG stands for, and which of its sources is asked: its name and its table.
 
     Raises:
         RecipeError: it has no source of SA-1B, or several and none was named.
     """
     recipe = _recipe_of(catalog)
-    names = [one for one, table in recipe.sources.items() if isinstance(table, Sa1bSource)]
-    if name and name not in names:
-        raise RecipeError(f"--source {name}: expected one of {', '.join(names) or 'no source'} of format sa1b")
-    if not name and len(names) != 1:
-        found = f"several ({', '.join(names)}); name one with --source" if names else "none"
+    tables = {one: table for one, table in recipe.sources.items() if isinstance(table, Sa1bSource)}
+    if name and name not in tables:
+        raise RecipeError(f"--source {name}: expected one of {', '.join(tables) or 'no source'} of format sa1b")
+    if not name and len(tables) != 1:
+        found = f"several ({', '.join(tables)}); name one with --source" if tables else "none"
         raise RecipeError(f"{catalog}: expected one source of format sa1b, found {found}")
-    return recipe, name or names[0]
+    chosen = name or next(iter(tables))
+    return recipe, chosen, tables[chosen]
 
 
 def _recipe_of(catalog: str) -> Recipe:
@@ -147,7 +148,7 @@ def _settings(options: argparse.Namespace) -> Retrieve:
 
 def run(options: argparse.Namespace) -> Summary:
     """Look up, accept, write, and measure where the truth is given."""
-    recipe, name = find_source(options.catalog, options.source)
+    recipe, name, table = find_source(options.catalog, options.source)
     settings = _settings(options)
     truth = read_truth(options.truth) if options.truth else None
     lexicon = load_lexicon([*options.lexicon, *(recipe.resolve(path) for path in recipe.prompts.lexicon)])
@@ -157,9 +158,6 @@ def run(options: argparse.Namespace) -> Summary:
     _log.info(chosen.why)
     thresholds = _thresholds(settings, chosen.encoder, is_measured=truth is not None)
     retriever = open_retriever(settings, chosen.encoder, lexicon, work=work)
-    table = recipe.sources[name]
-    if not isinstance(table, Sa1bSource):
-        raise RecipeError(f"--source {name}: expected a source of format sa1b")
     source = open_sa1b(name, msgspec.structs.replace(table, phrases=RETRIEVE, exhaustive_over=[]), recipe)
     with progress_bar(quiet=options.quiet) as progress:
         found = retrieve(source, retriever, thresholds, work=work, progress=progress)

@@ -1,6 +1,7 @@
 """Turn finished shards into a build: tables and indexes, and the manifest after everything that it names."""
 
 import hashlib
+import os
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -125,6 +126,16 @@ def describe_build(manifest: Manifest, out: str) -> bytes:
 def table_uri(out: str, name: str) -> str:
     """Where a build's table lies."""
     return files.join(out, f"{name}.parquet")
+
+
+def is_own_table(build: str, uri: str) -> bool:
+    """Whether `uri` is one of the tables that the manifest of `build` names."""
+    folder, _, name = uri.rpartition("/")
+    if name not in {f"{table}.parquet" for table in TABLES}:
+        return False
+    if files.is_local(build) and files.is_local(uri):
+        return os.path.realpath(folder or ".") == os.path.realpath(build)
+    return folder.rstrip("/") == build.rstrip("/")
 
 
 def _shards_of(finished: Finished, split: str) -> list[Shard]:

@@ -66,11 +66,6 @@ class ShardWriter:
         return self._hash.hexdigest()
 
 
-def sample_span(jpeg_offset: int, jpeg_bytes: int) -> int:
-    """Offset of the JSON member's header, given where the JPEG lies."""
-    return jpeg_offset + jpeg_bytes + padding(jpeg_bytes)
-
-
 def json_after(data: bytes, jpeg_bytes: int) -> bytes:
     """The sample's JSON in `data`, which starts at the JPEG's first byte and reaches past the JSON's last.
 

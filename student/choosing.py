@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from manifests import files
 from student.checkpoint import load_student
-from student.estimates import Undefined, Value
+from student.estimates import number_of
 from student.fitted import FITTED_SPLIT, fit_on_val
 from student.predict import predict_split
 from student.run_record import BuildUsed, ValChoice, name_of
@@ -51,11 +51,7 @@ def choose_on_val(
         student=predictor.digest(),
         builds=digests,
         num_prompts=fitted.num_prompts,
-        temperature=_number(fitted.temperature),
-        threshold=_number(fitted.threshold),
+        temperature=number_of(fitted.temperature),
+        threshold=number_of(fitted.threshold),
         why_not=fitted.why_not,
     )
-
-
-def _number(value: Value) -> float | None:
-    return None if isinstance(value, Undefined) else value

@@ -29,11 +29,6 @@ def verdict_of(base: float, value: float, bound: float) -> Verdict:
     return "within" if lost <= Fraction(str(bound)) * Fraction(str(base)) else "over"
 
 
-def verdict_of_drop(drop: float, bound: float) -> Verdict:
-    """The same of a drop that is known as a number alone."""
-    return "within" if Fraction(str(drop)) <= Fraction(str(bound)) else "over"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Counts:
     """What a variant got right, picture by picture; the same pictures in the same order for every variant."""

@@ -37,6 +37,11 @@ NO_PRESENT = Undefined("no present prompt was evaluated")
 NO_ABSENT = Undefined("no absent prompt was evaluated")
 
 
+def number_of(value: Value) -> float | None:
+    """The figure as a record has it: None where it is undefined."""
+    return None if isinstance(value, Undefined) else value
+
+
 def one_sided(present_n: NDArray[np.bool_]) -> Undefined | None:
     """Why presence cannot be judged on these labels [N]; None where both sides are there."""
     if not len(present_n):

@@ -11,7 +11,7 @@ from manifests import files
 from manifests.tables import PREDICTED_IMAGES, PREDICTIONS, read_metadata, read_table
 from student.answers import Answers, read_answers
 from student.calibration import reliability
-from student.estimates import Estimated, Undefined, Value
+from student.estimates import Estimated, Undefined, number_of
 from student.fitted import FITTED_SPLIT, Fitted, fit_on_val
 from student.judged import Judged, judge
 from student.measure import NUM_DRAWS, Measuring, by_kind, by_phrase, by_source, pooled
@@ -79,8 +79,8 @@ def evaluate(asked: Asked, *, progress: Progress | None = None) -> Evaluated:
         build=truth.build,
         build_sha256=truth.build_sha256,
         split=truth.split,
-        temperature=_number(fitted.temperature),
-        threshold=_number(fitted.threshold),
+        temperature=number_of(fitted.temperature),
+        threshold=number_of(fitted.threshold),
         fitted_on=fitted.fitted_on,
         num_images=len(np.unique(judged.image_n)),
         num_present=int(judged.present_n.sum()),
@@ -105,10 +105,6 @@ def _steps(progress: Progress | None) -> Callable[[str], None]:
         return lambda _: None
     bar = progress.add_task("prompts", total=_NUM_STEPS)
     return lambda name: progress.update(bar, advance=1, description=name)
-
-
-def _number(value: Value) -> float | None:
-    return None if isinstance(value, Undefined) else value
 
 
 def _name_of(predictions: str) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from manifests import files
 from manifests.errors import ExportError
+from student.readings import write_json
 
 EXPORT_SCHEMA = 1
 EXPORT_NAME = "export.json"
@@ -135,7 +136,7 @@ def write_variant(folder: str, record: VariantRecord, graphs: Mapping[Graph, byt
         files.write_bytes(files.join(folder, graph_name(graph)), graphs[graph])
     digests = {str(graph): hashlib.sha256(graphs[graph]).hexdigest() for graph in GRAPHS}
     written = msgspec.structs.replace(record, sha256=digests)
-    _write(files.join(folder, VARIANT_NAME), written)
+    write_json(files.join(folder, VARIANT_NAME), written)
     return written
 
 
@@ -161,12 +162,12 @@ def read_export(folder: str) -> ExportRecord:
 
 def write_export(folder: str, record: ExportRecord) -> None:
     """Say that the export in `folder` is finished."""
-    _write(files.join(folder, EXPORT_NAME), record)
+    write_json(files.join(folder, EXPORT_NAME), record)
 
 
 def write_parity(folder: str, parity: Parity) -> None:
     """Write `parity.json` in `folder`."""
-    _write(files.join(folder, PARITY_NAME), parity)
+    write_json(files.join(folder, PARITY_NAME), parity)
 
 
 def _read(uri: str, kind: type[T]) -> T:
@@ -179,10 +180,6 @@ def _read(uri: str, kind: type[T]) -> T:
         raise ExportError(f"{uri}: there is no such file; expected that of a finished export") from error
     except msgspec.MsgspecError as error:
         raise ExportError(f"{uri}: expected {kind.__name__} as JSON, found: {error}; export again") from error
-
-
-def _write(uri: str, record: msgspec.Struct) -> None:
-    files.write_bytes(uri, msgspec.json.format(msgspec.json.encode(record, order="deterministic"), indent=2) + b"\n")
 
 
 class _SchemaOnly(msgspec.Struct):

@@ -8,7 +8,6 @@ absent, or one that is answered present with a mask that lies elsewhere.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -152,7 +151,7 @@ class _Pictures:
     def read(self) -> Iterator[FailurePicture]:
         """The pictures in their order."""
         keys = iter(self.number_of)
-        for picture in read_ahead(self._drawn, partial(_read_picture)):
+        for picture in read_ahead(self._drawn, _read_picture):
             yield FailurePicture(key=next(keys), source=picture.source, thumbnail=picture.thumbnail)
 
 

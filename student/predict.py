@@ -2,7 +2,7 @@
 
     python -m student.predict RUN BUILD --split val --ask plan --out predictions.parquet
 
-The table is what `student.evaluate` judges, what `student.train --teacher` learns from, and what
+The table is what `student.evaluate` judges, what `student.train --teacher-predictions` learns from, and what
 `miners.hard_negatives` takes as a verifier or as alarms. Beside it, `<stem>.images.parquet` says how far each picture's
 masks change with the phrase.
 """
@@ -167,13 +167,11 @@ def predict_split(
 
 def _require_own_place(build: str, out: str) -> None:
     """Stop if the table has no Parquet's name, or would take the place of one of the build's own."""
-    from shards.publish import TABLES
+    from shards.publish import is_own_table
 
     if not out.endswith(_SUFFIX):
         raise PredictionError(f"--out {out}: expected a name that ends in {_SUFFIX}, such as predictions{_SUFFIX}")
-    folder, name = os.path.split(out)
-    named = {f"{table}{_SUFFIX}" for table in TABLES}
-    if {name, os.path.basename(images_table(out))} & named and os.path.realpath(folder) == os.path.realpath(build):
+    if is_own_table(build, out) or is_own_table(build, images_table(out)):
         raise PredictionError(
             f"--out {out}: is the finished build's own table, which its manifest names; expected another place"
         )

@@ -23,7 +23,7 @@ from student.layer_groups import LayerGroup, layer_groups
 from student.onnx_predictor import OnnxPredictor
 from student.parity import Asked
 from student.quantize import Inputs, Method, Ranges, int4_graph, int8_graph, read_ranges
-from student.readings import Drop, LayerCost, Quantisation, Variant
+from student.readings import Drop, LayerCost, Quantisation, Variant, write_json
 from student.variant_judge import Answered, VariantJudge, peak_ram, readings_of, sizes_of
 
 QUANTISATION_NAME = "quantisation.json"
@@ -171,8 +171,7 @@ def quantise(trial: Trial, bases: Mapping[str, Graphs], asked: Sequence[Asked]) 
         layers=costs,
         notes=list(_notes(trial, len(asked))),
     )
-    encoded = msgspec.json.encode(found, order="deterministic")
-    files.write_bytes(files.join(trial.folder, QUANTISATION_NAME), msgspec.json.format(encoded, indent=2) + b"\n")
+    write_json(files.join(trial.folder, QUANTISATION_NAME), found)
     return found
 
 

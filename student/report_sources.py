@@ -45,7 +45,6 @@ class Subject:
     num_absent: int | None = None
     latency: Latency | None = None
     evaluation: Evaluation | None = None
-    evaluation_folder: str = ""
     quantisation: Quantisation | None = None
     curves: tuple[Curve, ...] = ()
     sums: Mapping[str, ImageSums] = field(default_factory=dict)
@@ -171,7 +170,6 @@ def _evaluated(found: Evaluation, uri: str, role: Role) -> Subject:
         num_absent=found.num_absent,
         latency=_timed(found.latency, uri),
         evaluation=found,
-        evaluation_folder=folder,
         sums=read_sums(folder),
         failures=failures if files.exists(failures) else "",
     )

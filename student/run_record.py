@@ -10,7 +10,7 @@ import msgspec
 from manifests import files
 from manifests.errors import CheckpointError
 from manifests.manifest import read_manifest
-from student.readings import Start
+from student.readings import Start, write_json
 
 RUN_SCHEMA = 1
 RUN_NAME = "run.json"
@@ -149,5 +149,4 @@ def require_schema(uri: str, fields: Mapping[str, object], newest: int) -> None:
 
 def write_run(folder: str, record: RunRecord) -> None:
     """Write `run.json` in `folder`, whole or not at all."""
-    encoded = msgspec.json.encode(record, order="deterministic")
-    files.write_bytes(files.join(folder, RUN_NAME), msgspec.json.format(encoded, indent=2) + b"\n")
+    write_json(files.join(folder, RUN_NAME), record)

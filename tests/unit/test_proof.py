@@ -1,16 +1,28 @@
 """The proof: pictures are dealt once, arms are recipes of equally many samples, and figures carry their intervals."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmarks import proof, proof_arms, proof_page, proof_recall, proof_world
+from benchmarks import (
+    proof,
+    proof_arms,
+    proof_figures,
+    proof_page,
+    proof_pictures,
+    proof_recall,
+    proof_tables,
+    proof_world,
+)
 from manifests.recipe_file import load_recipe
 from manifests.sample import NegativeKind
+from student.paired import ImageSums
 from tests.runs import make_evaluation, make_reading, make_run
 
 NUM = 120
@@ -93,31 +105,42 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
 
 def evaluated(folder: Path, fold: int, arm: str, value: float) -> None:
     """One finished arm, all of whose figures are `value`."""
-    readings = {name: make_reading(value) for name in proof_page.SHOWN}
-    made = make_run(folder / f"fold-{fold}" / arm, make_evaluation(readings, name=arm))
+    readings = {name: make_reading(value) for name in proof_tables.SHOWN}
+    made = make_run(folder / f"fold-{fold}" / arm, make_evaluation(readings, name=arm, threshold=0.4))
     assert (Path(made) / "evaluation" / "evaluation.json").exists()
     answer(folder / f"fold-{fold}", arm)
 
 
 def answer(fold: Path, arm: str) -> None:
-    """What one arm says of ten presences and six absences."""
+    """What one arm says of ten presences and six absences, two prompts of one kind in a picture."""
     presence = {"": [0.1 * number for number in range(1, 11)]}
     presence |= {"random": [0.35, 0.45], "popular": [0.0, 0.1], "co_occurring": [0.9, 0.41]}
-    rows = [(f"{kind}-{row}", kind, said) for kind, group in presence.items() for row, said in enumerate(group)]
-    keys, kinds, said = (list(column) for column in zip(*rows, strict=True))
-    phrases = ["cat"] * len(rows)
+    prompts = [(row, kind, said) for kind, group in presence.items() for row, said in enumerate(group)]
+    rows, kinds, said = (list(column) for column in zip(*prompts, strict=True))
+    keys = [f"test-{row:08d}" for row in rows]
+    phrases = [kind or "cat" for kind in kinds]
+    present = [not kind for kind in kinds]
     (fold / "judge").mkdir(exist_ok=True)
-    judged = {"image_key": keys, "phrase": phrases, "kind": kinds, "split": ["test"] * len(rows)}
+    judged = {"image_key": keys, "phrase": phrases, "kind": kinds, "present": present, "split": ["test"] * len(rows)}
     pq.write_table(pa.table(judged), fold / "judge" / "samples.parquet")
-    answers = pa.table({"key": keys, "phrase": phrases, "presence": said})
+    answers = pa.table({"key": keys, "phrase": phrases, "presence": pa.array(said, pa.float32())})
     pq.write_table(answers, fold / arm / "evaluation" / "predictions.parquet")
 
 
 def test_arms_are_compared_where_they_find_as_many_presences(tmp_path: Path) -> None:
     evaluated(tmp_path, 0, "c", 0.5)
-    assert proof_recall.false_alarms(tmp_path / "fold-0", "c") == {"random": 0.5, "popular": 0.0, "co_occurring": 1.0}
-    all_found = proof_recall.false_alarms(tmp_path / "fold-0", "c", recall=1.0)
-    assert all_found == {"random": 1.0, "popular": 0.5, "co_occurring": 1.0}
+    answers = proof_recall.read_answers(tmp_path / "fold-0", "c")
+    assert proof_recall.false_alarms(answers) == {"random": 0.5, "popular": 0.0, "adversarial": 1.0}
+    all_found = proof_recall.false_alarms(answers, recall=1.0)
+    assert all_found == {"random": 1.0, "popular": 0.5, "adversarial": 1.0}
+
+
+def test_mcc_is_read_where_val_chose_the_threshold(tmp_path: Path) -> None:
+    evaluated(tmp_path, 0, "c", 0.5)
+    answers = proof_recall.read_answers(tmp_path / "fold-0", "c")
+    found = proof_recall.mcc_of_val(answers)  # presences .1 and .2 beside each pair of absences, from .4 on
+    assert found == {"random": pytest.approx(-((1 / 3) ** 0.5)), "popular": 0.0, "adversarial": -1.0}
+    assert set(proof_recall.mcc_of_val(replace(answers, threshold=None)).values()) == {0.0}
 
 
 def test_means_intervals_and_differences_stand_on_the_page(tmp_path: Path) -> None:
@@ -126,17 +149,62 @@ def test_means_intervals_and_differences_stand_on_the_page(tmp_path: Path) -> No
         evaluated(tmp_path, fold, "d", d)
     evaluated(tmp_path, 0, "a", 0.1)
     page = tmp_path / "results.md"
-    page.write_text("Words of a person.\n\n" + proof_page.BELOW + "\nstale")
+    page.write_text("# Words of a person\n\n![alarms](proof-alarms.png)\n\n" + proof_page.BELOW + "\nstale")
     assert proof_page.main([str(tmp_path)]) == 0
     text = page.read_text(encoding="utf-8")
-    assert text.startswith("Words of a person.")
+    assert text.startswith("# Words of a person")
     assert "stale" not in text
     assert "| **c** b, random absences of COCO | 3 | 0.300 [0.052, 0.548] |" in text  # 4.303 * 0.1 / sqrt(3)
-    assert "| d − c | 0.200 [-0.048, 0.448] |" in text
+    assert "| d − c | 3 | 0.000 [0.000, 0.000] |" in text
     assert "| **a** positives only | 1 | 0.100" in text
     assert "### Absent prompts called present where 70% of presences are" in text
     assert "| **a** positives only | 1 | 0.500 | 0.000 | 1.000 |" in text
-    assert (tmp_path / "proof.png").read_bytes().startswith(b"\x89PNG")
+    for name, _ in proof_figures.QUESTIONS.values():
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    html = (tmp_path / "results.html").read_text(encoding="utf-8")
+    assert "<title>Words of a person</title>" in html
+    assert html.count('src="data:image/png;base64,') == 1
+    assert "<td>0.500</td>" in html
+
+
+def test_differences_are_drawn_from_the_pictures_of_all_folds() -> None:
+    first, second = proof_tables.ArmRead(), proof_tables.ArmRead()
+    for fold in range(3):
+        first.sums[fold] = {"miou": image_sums([1, 0, 1, 1])}
+        second.sums[fold] = {"miou": image_sums([0, 0, 1, 0])}
+    second.sums[7] = {"miou": image_sums([9, 9, 9, 9])}  # a fold that the first lacks
+    found = proof_tables.between_pictures(first, second, "miou")
+    assert found is not None
+    assert found.value == pytest.approx(0.5)
+    assert 0 < found.low < 0.5 < found.high < 1
+    assert proof_tables.between_pictures(first, second, "il_fpr") is None
+
+
+def image_sums(parts: list[int]) -> ImageSums:
+    keys = tuple(f"test-{number}" for number in range(len(parts)))
+    return ImageSums(keys=keys, part_i=np.asarray(parts, np.float64), whole_i=np.ones(len(parts)))
+
+
+def test_prompts_that_two_arms_disagree_on_are_found_largest_change_first() -> None:
+    first = answers_of([0.9, 0.8, 0.7, 0.1, 0.9], threshold=0.5)
+    second = answers_of([0.2, 0.6, 0.0, 0.9, 0.1], threshold=0.5)
+    assert list(proof_pictures.changed(first, second, present=False, gained=False)) == [0, 2]
+    assert list(proof_pictures.changed(first, second, present=False, gained=True)) == [3]
+    assert list(proof_pictures.changed(first, second, present=True, gained=False)) == [4]
+    one_picture = replace(first, image_n=np.zeros(5, np.int64))
+    assert list(proof_pictures.changed(one_picture, second, present=False, gained=False)) == [0]
+
+
+def answers_of(presence: list[float], *, threshold: float) -> proof_recall.Answers:
+    """Absences and, last, a presence, each of a picture of its own."""
+    num = len(presence)
+    return proof_recall.Answers(
+        presence_n=np.asarray(presence, np.float32),
+        present_n=np.arange(num) == num - 1,
+        kind_n=np.zeros(num, np.int64),
+        image_n=np.arange(num),
+        threshold=threshold,
+    )
 
 
 def test_nothing_to_show_is_said(tmp_path: Path) -> None:

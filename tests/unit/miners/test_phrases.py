@@ -364,8 +364,8 @@ def test_the_command_takes_tars_a_recipe_or_the_folder_of_a_catalog(tmp_path: Pa
         'name = "t"\nmix = { sa1b = "rest", two = 0.1 }\n'
         '[sources.sa1b]\nformat = "sa1b"\ndata = "sa1b/sa_*.tar"\n[sources.two]\nformat = "sa1b"\ndata = "two.tar"\n'
     )
-    found, name = phrases.find_source(str(recipe), "sa1b")
-    assert (found.folder, name) == (str(tmp_path), "sa1b")
+    found, name, table = phrases.find_source(str(recipe), "sa1b")
+    assert (found.folder, name, table) == (str(tmp_path), "sa1b", found.sources["sa1b"])
     with pytest.raises(RecipeError, match=r"expected one source of format sa1b, found several \(sa1b, two\)"):
         phrases.find_source(str(recipe), "")
     with pytest.raises(RecipeError, match=r"--source coco: expected one of sa1b, two"):
@@ -373,11 +373,9 @@ def test_the_command_takes_tars_a_recipe_or_the_folder_of_a_catalog(tmp_path: Pa
     work = tmp_path / "catalog" / "work"
     work.mkdir(parents=True)
     (work / "recipe.json").write_bytes(msgspec.json.encode(found))
-    assert phrases.find_source(str(tmp_path / "catalog"), "two") == (found, "two")
-    tars, _ = phrases.find_source(str(tmp_path / "sa1b" / "sa_*.tar"), "")
-    table = tars.sources["sa1b"]
-    assert isinstance(table, Sa1bSource)
-    assert table.data == str(tmp_path / "sa1b" / "sa_*.tar")
+    assert phrases.find_source(str(tmp_path / "catalog"), "two") == (found, "two", found.sources["two"])
+    _, _, tars = phrases.find_source(str(tmp_path / "sa1b" / "sa_*.tar"), "")
+    assert tars.data == str(tmp_path / "sa1b" / "sa_*.tar")
 
 
 def test_rows_are_accepted_at_a_threshold_itself() -> None:

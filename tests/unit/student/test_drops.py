@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from student.drops import Counts, counts_of, drop_of, num_flipped, verdict_of, verdict_of_drop
+from student.drops import Counts, counts_of, drop_of, num_flipped, verdict_of
 from student.judged import Judged
 from student.overlaps import Overlaps
 from student.truth import KINDS
@@ -65,11 +65,6 @@ def test_a_drop_that_equals_the_bound_is_within_and_the_least_more_is_over(
     base: float, value: float, bound: float, verdict: str
 ) -> None:
     assert verdict_of(base, value, bound) == verdict
-
-
-def test_a_drop_of_2_1_per_cent_is_over_a_bound_of_2_per_cent() -> None:
-    assert verdict_of_drop(0.021, 0.02) == "over"
-    assert verdict_of_drop(0.02, 0.02) == "within"
 
 
 @given(base=st.integers(1, 10_000), lost=st.integers(0, 10_000), bound=st.integers(0, 10_000))

@@ -1,0 +1,200 @@
+"""The tables of the proof: means over folds with their intervals, and differences between arms."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+
+from benchmarks.proof_arms import ARMS
+from benchmarks.proof_recall import RECALL, false_alarms, mcc_of_val, read_answers
+from student.paired import ImageSums, Paired, paired_difference, read_sums
+from student.pope import SETTINGS
+from student.readings import Evaluation, read_json
+
+T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # two-sided 95 % quantiles of Student's t, by degrees of freedom
+SHOWN = {
+    "miou": "mIoU",
+    "prompt_sensitivity": "sensitivity",
+    "presence_precision": "precision",
+    "presence_recall": "recall",
+    "presence_f1": "F1",
+    "il_mcc": "IL_MCC",
+    "ece": "ECE",
+    "pope_random_mcc": "random",
+    "pope_popular_mcc": "popular",
+    "pope_adversarial_mcc": "adversarial",
+    "hallucination_random": "random",
+    "hallucination_popular": "popular",
+    "hallucination_co_occurring": "adversarial",
+    "hallucination_blank": "blank",
+    "hallucination_noise": "noise",
+}
+TABLES = {
+    "Masks and presence": (
+        "miou",
+        "prompt_sensitivity",
+        "presence_precision",
+        "presence_recall",
+        "presence_f1",
+        "il_mcc",
+        "ece",
+    ),
+    "MCC in POPE's three settings, present from 0.5 on": (
+        "pope_random_mcc",
+        "pope_popular_mcc",
+        "pope_adversarial_mcc",
+    ),
+    "Hallucination: absent prompts that are called present, from 0.5 on": (
+        "hallucination_random",
+        "hallucination_popular",
+        "hallucination_co_occurring",
+        "hallucination_blank",
+        "hallucination_noise",
+    ),
+}
+ALARMS = f"Absent prompts called present where {RECALL:.0%} of presences are"
+MCC = "MCC in POPE's three settings, at the threshold that val chose"
+PAIRS = (("d", "c"), ("e", "a"), ("e", "c"), ("f", "e"), ("d", "h"), ("e", "g"))
+DRAWN = {"miou": "mIoU", "il_fpr": "hallucination, all kinds", "presence_recall": "recall"}  # from pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A mean with its interval; of `num` folds."""
+
+    value: float
+    low: float
+    high: float
+    num: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(slots=True)
+class ArmRead:
+    """What one arm read, by fold."""
+
+    evaluations: dict[int, Evaluation] = field(default_factory=dict)
+    sums: dict[int, dict[str, ImageSums]] = field(default_factory=dict)
+    alarms: dict[int, dict[str, float]] = field(default_factory=dict)  # by POPE's setting, at equal recall
+    mcc: dict[int, dict[str, float]] = field(default_factory=dict)  # by POPE's setting, at val's threshold
+
+
+def read_all(folder: Path) -> dict[str, ArmRead]:
+    """Every finished evaluation, by arm."""
+    found: dict[str, ArmRead] = {}
+    for path in sorted(folder.glob("fold-*/*/evaluation/evaluation.json")):
+        fold, arm = int(path.parts[-4].removeprefix("fold-")), path.parts[-3]
+        read = found.setdefault(arm, ArmRead())
+        answers = read_answers(path.parents[2], arm)
+        read.evaluations[fold] = read_json(str(path), Evaluation)
+        read.sums[fold] = read_sums(str(path.parent))
+        read.alarms[fold], read.mcc[fold] = false_alarms(answers), mcc_of_val(answers)
+    return found
+
+
+def over_folds(values: Sequence[float]) -> Figure:
+    """The mean of the folds; of one fold alone there is no interval."""
+    if len(values) == 1:
+        return Figure(values[0], math.nan, math.nan, 1)
+    half = T_975[len(values) - 1] * stdev(values) / math.sqrt(len(values))
+    return Figure(mean(values), mean(values) - half, mean(values) + half, len(values))
+
+
+def figure_of(folds: Mapping[int, Evaluation], name: str) -> Figure | None:
+    """One reading of one arm; None where it is undefined."""
+    readings = [one.readings[name] for one in folds.values()]
+    known = [(one.value, one.low, one.high) for one in readings if one.value is not None]
+    if len(known) == 1:
+        value, low, high = known[0]
+        return Figure(value, math.nan if low is None else low, math.nan if high is None else high, 1)
+    return over_folds([value for value, _, _ in known]) if known else None
+
+
+def by_setting(folds: Mapping[int, Mapping[str, float]], setting: str) -> Figure:
+    """The mean of one of POPE's settings."""
+    return over_folds([one[setting] for one in folds.values()])
+
+
+def between(first: Mapping[int, Mapping[str, float]], second: Mapping[int, Mapping[str, float]], key: str) -> str:
+    """How much more the first reads, fold by fold."""
+    return _told(over_folds([first[fold][key] - second[fold][key] for fold in sorted(first.keys() & second.keys())]))
+
+
+def between_pictures(first: ArmRead, second: ArmRead, metric: str) -> Paired | None:
+    """How much more the first reads, over the pictures of all folds that both have, drawn together."""
+    folds = sorted(first.sums.keys() & second.sums.keys())
+    if any(metric not in arm.sums[fold] for arm in (first, second) for fold in folds):
+        return None
+    return paired_difference(*(_pooled({fold: arm.sums[fold][metric] for fold in folds}) for arm in (first, second)))
+
+
+def _pooled(sums: Mapping[int, ImageSums]) -> ImageSums:
+    """The pictures of several folds as those of one; no picture is in the test of two."""
+    rows = sorted(
+        (f"{fold}/{key}", float(part), float(whole))
+        for fold, one in sums.items()
+        for key, part, whole in zip(one.keys, one.part_i, one.whole_i, strict=True)
+    )
+    keys, parts, wholes = zip(*rows, strict=True)
+    return ImageSums(keys=keys, part_i=np.asarray(parts, np.float64), whole_i=np.asarray(wholes, np.float64))
+
+
+def tables(found: Mapping[str, ArmRead]) -> str:
+    """The tables as Markdown."""
+    arms = [arm for arm in ARMS if arm.name in found]
+    lines: list[str] = []
+    for title, told in ((ALARMS, "alarms"), (MCC, "mcc")):
+        rows = []
+        for arm in arms:
+            folds = getattr(found[arm.name], told)
+            cells = [_told(by_setting(folds, setting)) for setting in SETTINGS]
+            rows.append([f"**{arm.name}** {arm.title}", str(len(folds)), *cells])
+        lines += _table(title, ["arm", "folds", *SETTINGS], rows)
+    for title, names in TABLES.items():
+        rows = []
+        for arm in arms:
+            evaluations = found[arm.name].evaluations
+            cells = [str(figure_of(evaluations, name) or "undefined") for name in names]
+            rows.append([f"**{arm.name}** {arm.title}", str(len(evaluations)), *cells])
+        lines += _table(title, ["arm", "folds", *(SHOWN[name] for name in names)], rows)
+    lines += differences(found)
+    return "\n".join(lines)
+
+
+def differences(found: Mapping[str, ArmRead]) -> list[str]:
+    """Pairs of arms: fold by fold, and over pictures."""
+    by_fold, by_picture = [], []
+    for left, right in PAIRS:
+        if left not in found or right not in found:
+            continue
+        first, second = found[left], found[right]
+        common = len(first.alarms.keys() & second.alarms.keys())
+        if not common:
+            continue
+        alarms = [between(first.alarms, second.alarms, setting) for setting in SETTINGS]
+        mcc = [between(first.mcc, second.mcc, setting) for setting in SETTINGS]
+        by_fold.append([f"{left} − {right}", str(common), *alarms, *mcc])
+        drawn = [between_pictures(first, second, metric) for metric in DRAWN]
+        cells = ["undefined" if one is None else f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for one in drawn]
+        by_picture.append([f"{left} − {right}", str(common), *cells])
+    headings = [f"{what}, {setting}" for what in ("alarms", "MCC") for setting in SETTINGS]
+    return [
+        *_table("Differences, fold by fold", ["arms", "folds", *headings], by_fold),
+        *_table(
+            "Differences over the pictures of all folds, drawn together", ["arms", "folds", *DRAWN.values()], by_picture
+        ),
+    ]
+
+
+def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(cells) + " |" for cells in (headings, *rows)]
+    return [f"### {title}", "", lines[0], "|---" * len(headings) + "|", *lines[1:], ""]
+
+
+def _told(figure: Figure) -> str:
+    return f"{figure.value:.3f}" if figure.num == 1 else str(figure)
