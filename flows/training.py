@@ -10,7 +10,7 @@ from manifests import files
 from manifests.errors import TrainingError
 from manifests.manifest import read_manifest
 from student.config import TrainConfig
-from student.readings import Evaluation, read_json
+from student.readings import EVALUATION_NAME, SUMS_NAME, Evaluation, read_json
 from student.run_record import RunRecord, read_run
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def evaluate(run: str, build: str, progress: "Progress", *, split: str = "test",
     Raises:
         AbsentiaError: the model or the build cannot be used.
     """
-    from student.evaluate import EVALUATION_NAME, SUMS_NAME, Options, evaluate_into
+    from student.evaluate import Options, evaluate_into
     from student.evaluation import MAX_MISSING_SHARE
     from student.failures import failures_uri
     from student.predict import open_predictor

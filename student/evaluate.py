@@ -19,6 +19,7 @@ from manifests import files
 from manifests.recipe import SPLITS
 from manifests.stage import log_to_stderr, progress_bar, run_command
 from student.predict import SAM3
+from student.readings import EVALUATION_NAME, IMAGES_NAME, LATENCY_NAME, SUMS_NAME
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -29,12 +30,8 @@ if TYPE_CHECKING:
     from student.readings import Evaluation, Latency, Start
     from student.run_record import RunRecord
 
-EVALUATION_NAME = "evaluation.json"
-SUMS_NAME = "sums.parquet"
-IMAGES_NAME = "images.parquet"
 PREDICTIONS_NAME = "predictions.parquet"
 _FITTED_SPLIT = "val"
-LATENCY_NAME = "latency.json"
 _TABLE = ".parquet"
 _log = logging.getLogger(__name__)
 

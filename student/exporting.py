@@ -26,8 +26,8 @@ from student.graphs import Graphs, encode_graphs, export_graphs, half_graphs
 from student.model import Student
 from student.onnx_predictor import OnnxPredictor
 from student.parity import BOUND, Asked, difference, made_pictures, require_parity
-from student.quantisation import BASES, QUANTISATION_NAME, Trial, chosen_of, quantise
-from student.readings import Quantisation
+from student.quantisation import BASES, Trial, chosen_of, quantise
+from student.readings import QUANTISATION_NAME, Quantisation
 from student.run_record import name_of
 from student.torch_predictor import TorchPredictor
 from student.variant_judge import VariantJudge

@@ -31,10 +31,9 @@ from student.failures_page import (
 from student.judged import Judged
 from student.measure import THRESHOLD
 from student.presence_metrics import says_present
-from student.readings import Reading
+from student.readings import FAILURES_NAME, Reading
 from student.truth import KINDS, true_masks
 
-FAILURES_NAME = "failures.html"
 PER_GROUP = 24
 PIXELS = 400  # longer side of a picture
 POOR_IOU = 0.5  # a mask that overlaps less lies elsewhere

@@ -17,12 +17,11 @@ import msgspec
 from manifests import files
 from manifests.errors import ExportError
 from manifests.stage import log_to_stderr, run_command
-from student.readings import Latency, write_json
+from student.readings import LATENCY_NAME, Latency, write_json
 
 if TYPE_CHECKING:
     from student.onnx_predictor import OnnxPredictor
 
-LATENCY_NAME = "latency.json"
 PHRASES = 4
 
 

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from manifests import files
 from manifests.tables import IMAGE_SUMS, PREDICTED_IMAGES, read_table
+from student.readings import IMAGES_NAME, SUMS_NAME
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SUMS_NAME = "sums.parquet"
-IMAGES_NAME = "images.parquet"
 NUM_DRAWS = 1000
 _BLOCK = 1 << 22  # weights held at once
 

@@ -23,10 +23,9 @@ from student.layer_groups import LayerGroup, layer_groups
 from student.onnx_predictor import OnnxPredictor
 from student.parity import Asked
 from student.quantize import Inputs, Method, Ranges, int4_graph, int8_graph, read_ranges
-from student.readings import Drop, LayerCost, Quantisation, Variant, write_json
+from student.readings import QUANTISATION_NAME, Drop, LayerCost, Quantisation, Variant, write_json
 from student.variant_judge import Answered, VariantJudge, peak_ram, readings_of, sizes_of
 
-QUANTISATION_NAME = "quantisation.json"
 QUANTISED = "int8-int4"
 BASES = ("fp32", "fp16")
 MOST_KEPT = 3  # groups of layers that are left in float at most

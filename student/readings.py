@@ -13,6 +13,12 @@ from manifests import files
 from manifests.errors import TableError
 
 READINGS_SCHEMA = 1
+EVALUATION_NAME = "evaluation.json"  # these four in the folder of an evaluation
+SUMS_NAME = "sums.parquet"
+IMAGES_NAME = "images.parquet"
+FAILURES_NAME = "failures.html"
+LATENCY_NAME = "latency.json"  # in that of a run or an export
+QUANTISATION_NAME = "quantisation.json"  # in that of an export
 Role = Literal["baseline", "run", "teacher"]
 Start = Literal["scratch", "init", "resume", ""]  # "" where nobody said
 

@@ -10,6 +10,10 @@ from manifests import files
 from manifests.errors import TableError
 from student.paired import ImageSums, read_sums
 from student.readings import (
+    EVALUATION_NAME,
+    FAILURES_NAME,
+    LATENCY_NAME,
+    QUANTISATION_NAME,
     Bounds,
     Evaluation,
     Latency,
@@ -25,10 +29,6 @@ from student.readings import (
 from student.report_curves import Curve, read_curves
 from student.run_record import RUN_NAME, RunRecord, read_run
 
-EVALUATION_NAME = "evaluation.json"
-LATENCY_NAME = "latency.json"
-QUANTISATION_NAME = "quantisation.json"
-FAILURES_NAME = "failures.html"
 WEIGHTS_NAME = "best.safetensors"
 
 

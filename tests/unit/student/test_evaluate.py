@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from manifests.manifest import MANIFEST_NAME, read_manifest
-from student.evaluate import EVALUATION_NAME, IMAGES_NAME, SUMS_NAME, Options, evaluate_into
+from student.evaluate import Options, evaluate_into
 from student.failures import failures_uri
-from student.readings import Evaluation, read_json
+from student.readings import EVALUATION_NAME, IMAGES_NAME, SUMS_NAME, Evaluation, read_json
 from student.truth import digest_of_build, read_truth
 from tests.factories import make_build, make_recipe
 from tests.predictions import oracle, write_predictions
