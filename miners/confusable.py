@@ -20,6 +20,7 @@ from manifests.sample import Mask
 from miners.held_masks import PictureMasks, masks_of
 from miners.relation import Relation
 from shards.inventory import Inventory
+from shards.masks import to_coco
 
 LEAST_IOU = 0.7
 LEAST_SHARE = 0.01
@@ -106,6 +107,6 @@ def _above(iou_mm: NDArray[np.float64], phrase_m: NDArray[np.int32], least_iou: 
 
 def _iou(masks: Sequence[Mask]) -> NDArray[np.float64]:
     """IoU of each pair of masks of one picture; they were checked when they were scanned."""
-    encoded = [{"size": list(mask.size), "counts": mask.counts.encode("ascii")} for mask in masks]
+    encoded = [to_coco(mask) for mask in masks]
     iou_mm: NDArray[np.float64] = np.asarray(coco.iou(encoded, encoded, [0] * len(encoded)), np.float64)
     return iou_mm

@@ -10,6 +10,7 @@ from manifests.sample import Mask
 from miners.held_masks import masks_of
 from miners.outside import NO_MASK, Said
 from shards.inventory import Inventory
+from shards.masks import to_coco
 
 
 def covered_share(
@@ -35,6 +36,6 @@ def _covered(alarm: Mask, others: list[Mask]) -> float:
     """Share of the alarm's pixels under the union of `others`."""
     if not others:
         return 0.0
-    encoded = [{"size": list(mask.size), "counts": mask.counts.encode("ascii")} for mask in (alarm, *others)]
+    encoded = [to_coco(mask) for mask in (alarm, *others)]
     both = coco.merge([encoded[0], coco.merge(encoded[1:])], intersect=True)
     return float(coco.area(both)) / float(coco.area(encoded[0]))

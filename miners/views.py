@@ -17,7 +17,7 @@ from PIL import Image
 
 from manifests.sample import Mask
 from shards.images import decode_at_least, read_size
-from shards.masks import area
+from shards.masks import area, to_coco
 
 Box = tuple[float, float, float, float]  # x, y, width, height
 
@@ -60,7 +60,7 @@ def mask_box(mask: Mask) -> Box:
     """The smallest box around `mask`, in whole pixels."""
     from pycocotools import mask as coco
 
-    x, y, width, height = coco.toBbox({"size": mask.size, "counts": mask.counts.encode()}).tolist()
+    x, y, width, height = coco.toBbox(to_coco(mask)).tolist()
     return x, y, width, height
 
 

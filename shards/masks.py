@@ -137,7 +137,7 @@ def union(masks: Sequence[Mask]) -> Mask:
     """
     _require_sound(masks)
     _common_size(masks)
-    return _from_coco(coco.merge([_to_coco(mask) for mask in masks])) if len(masks) > 1 else masks[0]
+    return _from_coco(coco.merge([to_coco(mask) for mask in masks])) if len(masks) > 1 else masks[0]
 
 
 def area(mask: Mask) -> int:
@@ -157,7 +157,7 @@ def iou(mask: Mask, other: Mask) -> float:
     """
     _require_sound([mask, other])
     _common_size([mask, other])
-    return float(coco.iou([_to_coco(mask)], [_to_coco(other)], [0])[0, 0])
+    return float(coco.iou([to_coco(mask)], [to_coco(other)], [0])[0, 0])
 
 
 def resize_masks(masks: Sequence[Mask], letterbox: Letterbox, side: int) -> _Bool:
@@ -205,7 +205,8 @@ def _sample(masks: Sequence[Mask], group_of_mask: _Int64, num_groups: int, scale
     return rle.sample_groups(_read_sound(masks), group_of_mask, num_groups, size=size, scaled_size=scaled)
 
 
-def _to_coco(mask: Mask) -> dict[str, object]:
+def to_coco(mask: Mask) -> dict[str, object]:
+    """The mask as pycocotools takes it."""
     return {"size": list(mask.size), "counts": mask.counts.encode("ascii")}
 
 

@@ -6,9 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from student.readings import Conditions
+from student.readings import COMPARED, Conditions
 
-_SAID = ("device", "threads", "batch", "resolution", "num_phrases", "precision", "runtime")  # all but the load
 _WORDS = {"num_phrases": "phrases"}
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -56,6 +55,6 @@ def read_conditions(
 
 def say_conditions(conditions: Conditions) -> str:
     """The conditions in a line, what nobody said left out."""
-    parts = [f"{_WORDS.get(name, name)} {value}" for name in _SAID if (value := getattr(conditions, name))]
+    parts = [f"{_WORDS.get(name, name)} {value}" for name in COMPARED if (value := getattr(conditions, name))]
     load = [] if conditions.load is None else [f"load {conditions.load:g}"]
     return ", ".join([*parts, *load])

@@ -46,6 +46,9 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     load: float | None = None  # machine load before; reported, and no reason to refuse a comparison
 
 
+COMPARED = ("device", "threads", "batch", "resolution", "num_phrases", "precision", "runtime")  # load is told, no more
+
+
 class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Milliseconds of one call; `ms` is the median of warmed calls."""
 

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from student.comparison import Cell, Comparison, How, Why, ratio_of
-from student.readings import Latency, Reading, Variant
+from student.readings import COMPARED, Latency, Reading, Variant
 from student.report_sentences import why_text
 from student.report_words import Words, milliseconds, number
-from student.verdicts import COMPARED
 
 HOW_SIGNS = {How.PAIRED: " ∥", How.INDEPENDENT: " ≈", How.NONE: ""}
 _NUM_SHARED = 3  # drops, then what else a variant has

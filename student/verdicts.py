@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from student.comparison import Cell, Comparison, Delta, How, MetricRow, Why, gain, ratio_of
 from student.metric_kinds import AT_VAL, Better, Group
-from student.readings import Conditions
+from student.readings import COMPARED, Conditions
 from student.verdict_types import (
     BesideBlind,
     BesideEverything,
@@ -23,7 +23,6 @@ from student.verdict_types import (
     WorstKind,
 )
 
-COMPARED = ("device", "threads", "batch", "resolution", "num_phrases", "precision", "runtime")  # load is told, no more
 NEAR_ROUND = 0.025  # a share this near to a whole ten per cent is easily told as that
 _DROP = "quantisation_drop"
 _MCC = ("il_mcc_at_val", "il_mcc")  # the threshold that a user would take comes first
