@@ -17,6 +17,11 @@ GENERATED = 0.05  # blank and noise together, where an arm has them
 ABSENT = 10.0  # prompts a picture
 EVERY_KIND = default_mined_kinds()
 RANDOM = {NegativeKind.RANDOM: 1.0}
+MOSTLY_RANDOM = {
+    NegativeKind.RANDOM: 0.75,
+    NegativeKind.CO_OCCURRING: 0.1,
+    NegativeKind.NEAR_IMAGE: 0.15,
+}  # what was tried where e hoped for more
 MINED_KINDS = {NegativeKind.NEAR_TEXT: 0.5, NegativeKind.NEAR_IMAGE: 0.5}
 
 
@@ -56,6 +61,7 @@ ARMS = (
     Arm(name="f", title="e, one round of false alarms", kinds=EVERY_KIND, mine={}, alarms_of="e"),
     Arm(name="g", title="the naive mix", kinds=RANDOM, denied=True),
     Arm(name="h", title="d without guards", kinds=MINED_KINDS, mine={"absolute_margin": -100.0}),
+    Arm(name="i", title="e, three quarters random", kinds=MOSTLY_RANDOM, mine={}),
 )
 
 

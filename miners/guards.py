@@ -70,42 +70,6 @@ def semantic(relation: Relation, inventory: Inventory, image_c: _Int64, phrase_c
     return _among(len(inventory.phrases), image_c, phrase_c, doubtful)
 
 
-def score(
-    score_c: NDArray[np.float64],
-    positive_c: NDArray[np.float64],
-    *,
-    relative_margin: float | None = None,
-    absolute_margin: float | None = None,
-    max_score: float | None = None,
-    min_score: float | None = None,
-) -> _Bool:
-    """Candidates that score too near their positive, or outside `min_score` to `max_score`.
-
-    What is not given takes nothing out; all that is given must hold. A positive of NaN (none is known) leaves the
-    margins out. On raw scores the names mean what they mean in sentence-transformers' `mine_hard_negatives`.
-
-    Args:
-        score_c: Of the candidate.
-        positive_c: The smallest score of the query's positives, in the same space.
-        relative_margin: Keep `score <= positive - relative_margin * abs(positive)`.
-        absolute_margin: Keep `score + absolute_margin <= positive`.
-        max_score: Keep `score <= max_score`.
-        min_score: Keep `score >= min_score`.
-
-    Source: NV-Retriever (arXiv 2407.15831), TopK-PercPos and TopK-MarginPos.
-    """
-    rejected_c = np.zeros(len(score_c), np.bool_)
-    if relative_margin is not None:
-        rejected_c |= score_c > positive_c - np.abs(positive_c) * relative_margin  # False beside NaN
-    if absolute_margin is not None:
-        rejected_c |= score_c + absolute_margin > positive_c
-    if max_score is not None:
-        rejected_c |= score_c > max_score
-    if min_score is not None:
-        rejected_c |= score_c < min_score
-    return rejected_c
-
-
 def duplicate(
     inventory: Inventory, group_n: _Int64, image_c: _Int64, phrase_c: _Int32, *, relation: Relation | None = None
 ) -> _Bool:

@@ -142,5 +142,6 @@ def _below(positive_c: NDArray[np.float64], score_c: NDArray[np.float64], *, rel
 def outside_range(candidates: Candidates, judged: Judged, guard: ScoreGuard) -> NDArray[np.bool_]:
     """Candidates above `max_score` or below `min_score`."""
     score_c = candidates.score_c if guard.raw_bounds else candidates.standard_c
-    outside_c = guards.score(score_c, candidates.positive_c, max_score=guard.max_score, min_score=guard.min_score)
-    return outside_c & ~judged.verified_c
+    highest = np.inf if guard.max_score is None else guard.max_score
+    lowest = -np.inf if guard.min_score is None else guard.min_score
+    return ((score_c > highest) | (score_c < lowest)) & ~judged.verified_c

@@ -71,14 +71,3 @@ def test_each_guard_answers_for_a_candidate_whatever_stands_beside_it(seed: int)
     )
     for rule in rules:
         assert np.array_equal(rule(image_c[order], phrase_c[order]), rule(image_c, phrase_c)[order])
-
-
-@settings(max_examples=50, deadline=None)
-@given(seeds)
-def test_a_stricter_margin_takes_out_no_less(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    score_c, positive_c = rng.normal(size=50), rng.normal(size=50)
-    loose, strict = np.sort(rng.random(2))
-    for name in ("relative_margin", "absolute_margin"):
-        lenient = guards.score(score_c, positive_c, **{name: float(loose)})
-        assert not (lenient & ~guards.score(score_c, positive_c, **{name: float(strict)})).any()

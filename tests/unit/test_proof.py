@@ -84,7 +84,7 @@ def test_arms_are_recipes_of_one_length_that_differ_in_what_is_absent(folder: Pa
         recipes[arm.name] = load_recipe(str(tmp_path / f"{arm.name}.toml"))
     assert len({recipe.samples for recipe in recipes.values()}) == 1
     assert len({tuple(recipe.splits.items()) for recipe in recipes.values()}) == 1
-    assert {name for name, recipe in recipes.items() if recipe.mine is not None} == set("defh")
+    assert {name for name, recipe in recipes.items() if recipe.mine is not None} == set("defhi")
     assert recipes["f"].prompts.kinds[NegativeKind.FALSE_ALARM] == 0.25
     assert sum(recipes["f"].prompts.kinds.values()) == 1
     assert [name for name, recipe in recipes.items() if "blank" not in recipe.mix] == ["a"]

@@ -110,34 +110,6 @@ def test_no_candidate_is_no_candidate() -> None:
     assert not len(guards.duplicate(inventory, np.array([0]), *none))
 
 
-def rejected(score: float, positive: float, **settings: float) -> bool:
-    return bool(guards.score(np.array([score]), np.array([positive]), **settings)[0])
-
-
-def test_margins_lie_below_the_positive_whatever_its_sign() -> None:
-    assert not rejected(0.75, 1.0, relative_margin=0.25)
-    assert rejected(0.76, 1.0, relative_margin=0.25)
-    assert not rejected(-1.25, -1.0, relative_margin=0.25)
-    assert rejected(-1.2, -1.0, relative_margin=0.25)
-    assert not rejected(0.5, 1.0, absolute_margin=0.5)
-    assert rejected(0.51, 1.0, absolute_margin=0.5)
-    assert rejected(1.01, 1.0, absolute_margin=0.0)
-
-
-def test_the_bounds_are_kept_and_all_that_is_given_must_hold() -> None:
-    assert not rejected(0.8, 1.0, max_score=0.8)
-    assert rejected(0.81, 2.0, max_score=0.8)
-    assert rejected(0.1, 1.0, min_score=0.2)
-    assert rejected(0.7, 1.0, relative_margin=0.1, absolute_margin=0.5)
-    assert rejected(0.7, 1.0, relative_margin=0.5, absolute_margin=0.1)
-    assert not rejected(9.0, 1.0)
-
-
-def test_without_a_positive_the_bounds_alone_decide() -> None:
-    assert not rejected(5.0, np.nan, relative_margin=0.5, absolute_margin=0.5)
-    assert rejected(5.0, np.nan, relative_margin=0.5, max_score=4.0)
-
-
 def test_a_near_copy_of_a_picture_that_shows_the_phrase_is_taken_out() -> None:
     rows = states([PRESENT, NONE, NONE], [NONE, NONE, NONE], [NONE, NONE, NONE], [NONE, OPEN, NONE])
     inventory = make_inventory(rows, implies=[[0, 2], [1], [2]])

@@ -57,3 +57,8 @@ def test_each_guard_takes_the_pair_made_for_it_and_the_last_pair_passes() -> Non
     verdicts = ["" if verdict == PASSED else GUARDS[verdict] for verdict in verdict_c.tolist()]
     assert verdicts == list(PAIRS)
     assert Counter(verdicts).keys() - {""} == set(GUARDS)
+    seen_c = judged.verified_c
+    low_c = outside_range(candidates, judged, ScoreGuard(raw_bounds=True, min_score=0.6))
+    assert np.array_equal(low_c, (candidates.score_c < 0.6) & ~seen_c)
+    assert low_c.any()
+    assert not outside_range(candidates, judged, ScoreGuard(raw_bounds=True)).any()
