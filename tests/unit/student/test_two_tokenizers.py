@@ -1,5 +1,6 @@
 """The teacher reads with its own tokenizer and the student with OpenCLIP's; they meet in the phrase as a string."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +9,7 @@ from tokenizers import Tokenizer
 
 from manifests.errors import RecipeError
 from manifests.tables import EMBEDDINGS, table_writer
-from miners.minilm import PACKAGE, MiniLm, package_file
+from miners.minilm import PACKAGE, MiniLm
 from student.teacher import read_teacher
 from student.tokens import ask, token_ids
 from tests.sam3 import write_clip_tokenizer
@@ -28,7 +29,7 @@ DISAGREED = [
 
 @pytest.fixture(scope="module")
 def word_piece() -> Tokenizer:
-    found: Tokenizer = Tokenizer.from_file(str(package_file(PACKAGE, "model", "tokenizer.json")))
+    found: Tokenizer = Tokenizer.from_file(str(files(PACKAGE) / "model" / "tokenizer.json"))
     found.no_padding()
     return found
 
