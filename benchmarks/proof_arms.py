@@ -8,14 +8,18 @@ from typing import Any
 import msgspec
 
 from flows.next_recipe import FALSE_ALARM_SHARE, with_false_alarms
-from manifests.recipe import default_mined_kinds
 from manifests.sample import NegativeKind
 
 SEED = 7
 SHARD_SAMPLES = 200
 GENERATED = 0.05  # blank and noise together, where an arm has them
 ABSENT = 10.0  # prompts a picture
-EVERY_KIND = default_mined_kinds()
+EVERY_KIND = {
+    NegativeKind.RANDOM: 0.5,
+    NegativeKind.CO_OCCURRING: 0.15,
+    NegativeKind.NEAR_TEXT: 0.15,
+    NegativeKind.NEAR_IMAGE: 0.2,
+}
 RANDOM = {NegativeKind.RANDOM: 1.0}
 MOSTLY_RANDOM = {
     NegativeKind.RANDOM: 0.75,
@@ -57,7 +61,7 @@ ARMS = (
     ),
     Arm(name="c", title="b, random absences of COCO", kinds=RANDOM),
     Arm(name="d", title="b, mined absences alone", kinds=MINED_KINDS, mine={}),
-    Arm(name="e", title="the default recipe", kinds=EVERY_KIND, mine={}),
+    Arm(name="e", title="half random, half of all hard kinds", kinds=EVERY_KIND, mine={}),
     Arm(name="f", title="e, one round of false alarms", kinds=EVERY_KIND, mine={}, alarms_of="e"),
     Arm(name="g", title="the naive mix", kinds=RANDOM, denied=True),
     Arm(name="h", title="d without guards", kinds=MINED_KINDS, mine={"absolute_margin": -100.0}),

@@ -3,7 +3,7 @@
     python benchmarks/proof_page.py DIR [--page FILE.md] [--figures FOLDER] [--html FILE.html]
 
 What the page says above its tables stays as people wrote it. A figure is the mean over the folds that are finished; its
-interval is Student's t over folds, or where there is one fold, that of the fold's own bootstrap over pictures. A
+interval is Student's t over three folds or more, or where there is one fold, that of its own bootstrap over pictures. A
 difference between two arms is taken fold by fold, and where a metric is a sum over pictures, also drawn from the
 pictures of all folds together.
 """

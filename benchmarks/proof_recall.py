@@ -1,11 +1,13 @@
-"""What an arm knows, whatever its own threshold: false alarms at equal recall, and MCC at the threshold of val.
+"""What an arm knows, whatever its own threshold: false alarms at equal recall, MCC at val's threshold, AUC in a phrase.
 
 A student that says "present" less often hallucinates less, whatever it knows. So arms are compared where each of them,
-by a threshold of its own, finds as many of the presences of test; and by MCC where val chose the threshold.
+by a threshold of its own, finds as many of the presences of test; by MCC where val chose the threshold; and by how well
+the pictures that show a phrase are told from those that do not.
 """
 
+from collections import Counter
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, nan
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from student.presence_metrics import kind_codes
 from student.readings import Evaluation, read_json
 
 RECALL = 0.7
+SHOWN = {"fewer than 15": (0, 15), "15 to 39": (15, 40), "40 and more": (40, 1 << 30)}  # presences of a phrase in train
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,6 +32,8 @@ class Answers:
     present_n: NDArray[np.bool_]
     kind_n: NDArray[np.int64]  # as `kind_codes`
     image_n: NDArray[np.int64]
+    phrase_n: NDArray[np.int64]
+    shown_n: NDArray[np.int64]  # how often the arm's train shows the phrase
     threshold: float | None  # that val chose; None where no absence stood in train
 
 
@@ -45,19 +50,24 @@ def read_answers(fold: Path, arm: str) -> Answers:
     asked = pq.read_table(fold / "judge" / "samples.parquet", columns=columns, filters=[("split", "=", "test")])
     told = asked.to_pydict()
     prompts = zip(told["image_key"], told["phrase"], strict=True)
+    filters = [("split", "=", "train"), ("present", "=", True)]
+    shown = Counter(
+        pq.read_table(fold / arm / "build" / "samples.parquet", columns=["phrase"], filters=filters)[0].to_pylist()
+    )
     return Answers(
         presence_n=np.asarray([presence_of[prompt] for prompt in prompts], np.float32),
         present_n=np.asarray(told["present"], np.bool_),
         kind_n=kind_codes(told["kind"]),
         image_n=np.unique(told["image_key"], return_inverse=True)[1],
+        phrase_n=np.unique(told["phrase"], return_inverse=True)[1],
+        shown_n=np.asarray([shown[phrase] for phrase in told["phrase"]], np.int64),
         threshold=read_json(str(place / "evaluation.json"), Evaluation).threshold,
     )
 
 
 def false_alarms(answers: Answers, *, recall: float = RECALL) -> dict[str, float]:
     """The share of the absent prompts of each of POPE's settings that are called present, at a recall."""
-    present = np.sort(answers.presence_n[answers.present_n])[::-1]
-    alarm_n = answers.presence_n >= present[ceil(recall * len(present)) - 1]
+    alarm_n = answers.presence_n >= _threshold(answers, recall)
     return {setting: float(alarm_n[_of(answers, kind)].mean()) for setting, kind in SETTINGS.items()}
 
 
@@ -71,6 +81,37 @@ def mcc_of_val(answers: Answers) -> dict[str, float]:
         presence, present = answers.presence_n[row], answers.present_n[row]
         found[setting] = float(mcc_at(np.asarray([answers.threshold]), presence, present)[0])
     return found
+
+
+def recall_by_shown(answers: Answers, *, recall: float = RECALL) -> dict[str, float]:
+    """The share of presences that are found, by how often train shows their phrase; NaN where there is none."""
+    found_n = answers.presence_n >= _threshold(answers, recall)
+    shares = {}
+    for name, (low, high) in SHOWN.items():
+        here_n = answers.present_n & (answers.shown_n >= low) & (answers.shown_n < high)
+        shares[name] = float(found_n[here_n].mean()) if here_n.any() else nan
+    return shares
+
+
+def auc_within(answers: Answers) -> dict[str, float]:
+    """How often a picture that shows a phrase scores above one that does not; NaN where there is no such pair."""
+    found = {}
+    for setting, kind in SETTINGS.items():
+        absent_n = _of(answers, kind)
+        above, pairs = 0.0, 0
+        for phrase in np.unique(answers.phrase_n[absent_n]).tolist():
+            here_n = answers.phrase_n == phrase
+            present, absent = answers.presence_n[here_n & answers.present_n], answers.presence_n[here_n & absent_n]
+            difference = present[:, None] - absent[None, :]
+            above += float((difference > 0).sum() + 0.5 * (difference == 0).sum())
+            pairs += difference.size
+        found[setting] = above / pairs if pairs else nan
+    return found
+
+
+def _threshold(answers: Answers, recall: float) -> float:
+    present = np.sort(answers.presence_n[answers.present_n])[::-1]
+    return float(present[ceil(recall * len(present)) - 1])
 
 
 def _of(answers: Answers, kind: NegativeKind) -> NDArray[np.bool_]:

@@ -9,12 +9,13 @@ from statistics import mean, stdev
 import numpy as np
 
 from benchmarks.proof_arms import ARMS
-from benchmarks.proof_recall import RECALL, false_alarms, mcc_of_val, read_answers
+from benchmarks.proof_recall import RECALL, auc_within, false_alarms, mcc_of_val, read_answers, recall_by_shown
+from benchmarks.proof_recall import SHOWN as SHOWN_IN_TRAIN
 from student.paired import ImageSums, Paired, paired_difference, read_sums
 from student.pope import SETTINGS
 from student.readings import Evaluation, read_json
 
-T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # two-sided 95 % quantiles of Student's t, by degrees of freedom
+T_975 = {2: 4.303, 3: 3.182, 4: 2.776}  # two-sided 95 % quantiles of Student's t, by degrees of freedom
 SHOWN = {
     "miou": "mIoU",
     "prompt_sensitivity": "sensitivity",
@@ -57,7 +58,9 @@ TABLES = {
 }
 ALARMS = f"Absent prompts called present where {RECALL:.0%} of presences are"
 MCC = "MCC in POPE's three settings, at the threshold that val chose"
-PAIRS = (("d", "c"), ("e", "a"), ("e", "c"), ("f", "e"), ("d", "h"), ("e", "g"))
+AUC = "AUC within a phrase: pictures that show it against those of each setting that do not"
+BY_SHOWN = f"Presences found, {RECALL:.0%} over all, by how often train shows their phrase"
+PAIRS = (("d", "c"), ("e", "a"), ("e", "c"), ("i", "c"), ("f", "e"), ("d", "h"), ("e", "g"))
 DRAWN = {"miou": "mIoU", "il_fpr": "hallucination, all kinds", "presence_recall": "recall"}  # from pictures
 
 
@@ -71,7 +74,9 @@ class Figure:
     num: int
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        if math.isnan(self.value):
+            return "undefined"
+        return f"{self.value:.3f}" if math.isnan(self.low) else f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(slots=True)
@@ -82,6 +87,8 @@ class ArmRead:
     sums: dict[int, dict[str, ImageSums]] = field(default_factory=dict)
     alarms: dict[int, dict[str, float]] = field(default_factory=dict)  # by POPE's setting, at equal recall
     mcc: dict[int, dict[str, float]] = field(default_factory=dict)  # by POPE's setting, at val's threshold
+    auc: dict[int, dict[str, float]] = field(default_factory=dict)  # by POPE's setting, within a phrase
+    recall: dict[int, dict[str, float]] = field(default_factory=dict)  # by how often train shows the phrase
 
 
 def read_all(folder: Path) -> dict[str, ArmRead]:
@@ -94,13 +101,14 @@ def read_all(folder: Path) -> dict[str, ArmRead]:
         read.evaluations[fold] = read_json(str(path), Evaluation)
         read.sums[fold] = read_sums(str(path.parent))
         read.alarms[fold], read.mcc[fold] = false_alarms(answers), mcc_of_val(answers)
+        read.auc[fold], read.recall[fold] = auc_within(answers), recall_by_shown(answers)
     return found
 
 
 def over_folds(values: Sequence[float]) -> Figure:
-    """The mean of the folds; of one fold alone there is no interval."""
-    if len(values) == 1:
-        return Figure(values[0], math.nan, math.nan, 1)
+    """The mean of the folds; of fewer than three there is no interval worth the name."""
+    if len(values) - 1 not in T_975 or any(map(math.isnan, values)):
+        return Figure(sum(values) / len(values), math.nan, math.nan, len(values))
     half = T_975[len(values) - 1] * stdev(values) / math.sqrt(len(values))
     return Figure(mean(values), mean(values) - half, mean(values) + half, len(values))
 
@@ -116,13 +124,13 @@ def figure_of(folds: Mapping[int, Evaluation], name: str) -> Figure | None:
 
 
 def by_setting(folds: Mapping[int, Mapping[str, float]], setting: str) -> Figure:
-    """The mean of one of POPE's settings."""
+    """The mean of one of POPE's settings, or of what else the folds are read by."""
     return over_folds([one[setting] for one in folds.values()])
 
 
 def between(first: Mapping[int, Mapping[str, float]], second: Mapping[int, Mapping[str, float]], key: str) -> str:
     """How much more the first reads, fold by fold."""
-    return _told(over_folds([first[fold][key] - second[fold][key] for fold in sorted(first.keys() & second.keys())]))
+    return str(over_folds([first[fold][key] - second[fold][key] for fold in sorted(first.keys() & second.keys())]))
 
 
 def between_pictures(first: ArmRead, second: ArmRead, metric: str) -> Paired | None:
@@ -148,13 +156,18 @@ def tables(found: Mapping[str, ArmRead]) -> str:
     """The tables as Markdown."""
     arms = [arm for arm in ARMS if arm.name in found]
     lines: list[str] = []
-    for title, told in ((ALARMS, "alarms"), (MCC, "mcc")):
+    for title, told, names in (
+        (ALARMS, "alarms", tuple(SETTINGS)),
+        (MCC, "mcc", tuple(SETTINGS)),
+        (AUC, "auc", tuple(SETTINGS)),
+        (BY_SHOWN, "recall", tuple(SHOWN_IN_TRAIN)),
+    ):
         rows = []
         for arm in arms:
             folds = getattr(found[arm.name], told)
-            cells = [_told(by_setting(folds, setting)) for setting in SETTINGS]
+            cells = [str(by_setting(folds, name)) for name in names]
             rows.append([f"**{arm.name}** {arm.title}", str(len(folds)), *cells])
-        lines += _table(title, ["arm", "folds", *SETTINGS], rows)
+        lines += _table(title, ["arm", "folds", *names], rows)
     for title, names in TABLES.items():
         rows = []
         for arm in arms:
@@ -194,7 +207,3 @@ def differences(found: Mapping[str, ArmRead]) -> list[str]:
 def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = ["| " + " | ".join(cells) + " |" for cells in (headings, *rows)]
     return [f"### {title}", "", lines[0], "|---" * len(headings) + "|", *lines[1:], ""]
-
-
-def _told(figure: Figure) -> str:
-    return f"{figure.value:.3f}" if figure.num == 1 else str(figure)

@@ -26,7 +26,7 @@ from demo_formats import (
 )
 from demo_scene import Scene, Segment, compose
 
-FORMAT_VERSION = 3  # raise when the same arguments would give other bytes
+FORMAT_VERSION = 4  # raise when the same arguments would give other bytes
 STREAM = 3  # of those tried, the one whose default world has no look-alike fingerprints across splits by chance
 HEAP_SIZE = 3
 PHOTOGRAPHS_URL = "https://scikit-image.org/docs/stable/api/skimage.data.html"

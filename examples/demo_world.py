@@ -55,6 +55,9 @@ sa1b_test = "rest"
 coco_test = 0.2
 blank = 0.025
 noise = 0.025
+
+[prompts]                 # things stand out in this world, so that hard absences can be learnt as well as random ones
+kinds = { random = 0.25, co_occurring = 0.25, near_text = 0.25, near_image = 0.25 }
 """
 RECIPE_SOURCES = """
 [sources.sa1b{suffix}]

@@ -139,12 +139,12 @@ def _default_kinds() -> dict[NegativeKind, float]:
 
 
 def default_mined_kinds() -> dict[NegativeKind, float]:
-    """The kinds of a recipe that mines and names none: half stays random, without which the rest costs recall."""
+    """The kinds of a recipe that mines and names none: most stay random, without which the rest costs recall."""
     return {
-        NegativeKind.RANDOM: 0.5,
-        NegativeKind.CO_OCCURRING: 0.15,
-        NegativeKind.NEAR_TEXT: 0.15,
-        NegativeKind.NEAR_IMAGE: 0.2,
+        NegativeKind.RANDOM: 0.75,
+        NegativeKind.CO_OCCURRING: 0.1,
+        NegativeKind.NEAR_TEXT: 0.05,
+        NegativeKind.NEAR_IMAGE: 0.1,
     }
 
 

@@ -23,6 +23,7 @@ from benchmarks import (
 from manifests.recipe_file import load_recipe
 from manifests.sample import NegativeKind
 from student.paired import ImageSums
+from student.presence_metrics import kind_codes
 from tests.runs import make_evaluation, make_reading, make_run
 
 NUM = 120
@@ -125,6 +126,9 @@ def answer(fold: Path, arm: str) -> None:
     pq.write_table(pa.table(judged), fold / "judge" / "samples.parquet")
     answers = pa.table({"key": keys, "phrase": phrases, "presence": pa.array(said, pa.float32())})
     pq.write_table(answers, fold / arm / "evaluation" / "predictions.parquet")
+    (fold / arm / "build").mkdir()
+    shown = {"phrase": ["cat"] * 20 + ["dog"], "split": ["train"] * 20 + ["val"], "present": [True] * 21}
+    pq.write_table(pa.table(shown), fold / arm / "build" / "samples.parquet")
 
 
 def test_arms_are_compared_where_they_find_as_many_presences(tmp_path: Path) -> None:
@@ -133,6 +137,33 @@ def test_arms_are_compared_where_they_find_as_many_presences(tmp_path: Path) -> 
     assert proof_recall.false_alarms(answers) == {"random": 0.5, "popular": 0.0, "adversarial": 1.0}
     all_found = proof_recall.false_alarms(answers, recall=1.0)
     assert all_found == {"random": 1.0, "popular": 0.5, "adversarial": 1.0}
+
+
+def test_recall_is_told_by_how_often_train_shows_a_phrase_and_auc_within_it() -> None:
+    answers = replace(
+        answers_of([0.2, 0.6, 0.4, 0.9, 0.5, 0.5], threshold=0.5),
+        present_n=np.asarray([False, False, True, True, False, True]),
+        kind_n=np.full(6, int(kind_codes(["random"])[0])),
+        phrase_n=np.asarray([0, 0, 0, 0, 1, 1]),
+        shown_n=np.asarray([3, 3, 3, 15, 40, 40]),
+    )
+    assert proof_recall.recall_by_shown(answers, recall=0.6) == {"fewer than 15": 0, "15 to 39": 1, "40 and more": 1}
+    found = proof_recall.auc_within(all_settings(answers))  # of five pairs three are right, and one is even
+    assert set(found.values()) == {(3 + 0.5) / 5}
+
+
+def all_settings(answers: proof_recall.Answers) -> proof_recall.Answers:
+    """The same absences once in each of POPE's settings."""
+    codes = kind_codes(["random", "popular", "co_occurring"])
+    return proof_recall.Answers(
+        presence_n=np.concatenate([answers.presence_n] * 3),
+        present_n=np.concatenate([answers.present_n] * 3),
+        kind_n=np.repeat(codes, len(answers.kind_n)),
+        image_n=np.concatenate([answers.image_n] * 3),
+        phrase_n=np.concatenate([answers.phrase_n] * 3),
+        shown_n=np.concatenate([answers.shown_n] * 3),
+        threshold=answers.threshold,
+    )
 
 
 def test_mcc_is_read_where_val_chose_the_threshold(tmp_path: Path) -> None:
@@ -203,6 +234,8 @@ def answers_of(presence: list[float], *, threshold: float) -> proof_recall.Answe
         present_n=np.arange(num) == num - 1,
         kind_n=np.zeros(num, np.int64),
         image_n=np.arange(num),
+        phrase_n=np.zeros(num, np.int64),
+        shown_n=np.zeros(num, np.int64),
         threshold=threshold,
     )
 

@@ -169,7 +169,7 @@ def test_a_wrong_mine_table_is_said_with_place_expectation_and_cure(keys: str, w
 
 
 def test_a_recipe_that_mines_has_four_kinds_unless_it_names_others() -> None:
-    kinds = {"random": 0.5, "co_occurring": 0.15, "near_text": 0.15, "near_image": 0.2}
+    kinds = {"random": 0.75, "co_occurring": 0.1, "near_text": 0.05, "near_image": 0.1}
     assert parsed(with_mine("")).prompts.kinds == kinds
     assert parsed(with_mine("").replace("[mine]", "[prompts]\nstrict = true\n[mine]")).prompts.kinds == kinds
     assert parsed(with_mine("", kinds="{ near_image = 1.0 }")).prompts.kinds == {"near_image": 1}
