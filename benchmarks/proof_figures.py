@@ -1,8 +1,8 @@
 """The pictures of the proof: one plot for each question, with intervals, in colours that everybody can tell apart."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 
 from benchmarks.proof_arms import ARMS
 from benchmarks.proof_recall import RECALL
@@ -32,10 +32,10 @@ def _draw_one(found: Mapping[str, ArmRead], told: str, path: Path, label: str) -
         colour, marker = MARKS[setting]
         figures = [by_setting(getattr(found[arm.name], told), setting) for arm in arms]
         places = [place + 0.18 * (number - 1) for place in range(len(arms))]
-        halves = [0.0 if math.isnan(figure.high) else figure.high - figure.value for figure in figures]
+        halves = [figure.high - figure.value for figure in figures]  # NaN where there are too few folds: no bar
         values = [figure.value for figure in figures]
         axes.errorbar(places, values, halves, fmt=marker, color=colour, capsize=3, label=setting)
-    names = [f"{arm.name} ({len(found[arm.name].alarms)})\n{arm.title}" for arm in arms]
+    names = [f"{arm.name} ({len(found[arm.name].alarms)} folds)\n{fill(arm.title, 17)}" for arm in arms]
     axes.set_xticks(range(len(arms)), names, fontsize="x-small")
     axes.axhline(0, color="grey", linewidth=0.8)
     axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.0)

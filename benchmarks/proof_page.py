@@ -35,10 +35,13 @@ def to_html(text: str, folder: Path) -> str:
 
     def inside(match: re.Match[str]) -> str:
         picture = folder / match[1]
-        return f'src="data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"'
+        if not picture.is_file():
+            raise SystemExit(f"error: {picture}: shown on the page, and not there; draw it first, as the page says")
+        kind = "jpeg" if match[2] == "jpg" else match[2]
+        return f'src="data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"'
 
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text.replace(BELOW, ""))
-    body = re.sub(r'src="([^":]+\.png)"', inside, body)
+    body = re.sub(r'src="([^":]+\.(png|jpg))"', inside, body)
     title = next((line.removeprefix("# ") for line in text.splitlines() if line.startswith("# ")), "The proof")
     head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}</body></html>\n'

@@ -1,6 +1,6 @@
 """Pictures of test whose answers two arms disagree on, each arm judged by the threshold that val chose for it.
 
-    python benchmarks/proof_pictures.py DIR --out FILE.png [--arms c,e] [--fold 0] [--num 4]
+    python benchmarks/proof_pictures.py DIR --out FILE.jpg [--arms c,e] [--fold 0] [--num 4]
 
 Above stand absences that the first arm called present and the second did not, below those that it was the other way
 round with, and last presences that the second lost: those whose presence changed most, no two of one picture.
@@ -80,7 +80,7 @@ def draw(fold: Path, arms: tuple[str, str], path: Path, num: int) -> dict[str, l
     for axes, key in drawn:
         axes.imshow(pictures[key])
     path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.savefig(path, dpi=100, metadata={"Software": None})
+    canvas.savefig(path, dpi=100)
     return shown
 
 
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="what benchmarks/proof.py wrote")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.jpg")
     parser.add_argument("--arms", default="c,e", help="two arms [c,e]")
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--num", type=int, default=4, help="pictures a row [4]")
