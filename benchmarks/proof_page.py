@@ -23,7 +23,8 @@ from benchmarks.proof_tables import read_all, tables
 BELOW = "<!-- written by benchmarks/proof_page.py from here on -->"
 STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 0.85rem }
-td, th { border: 1px solid #8888; padding: 0.2rem 0.5rem; text-align: left; white-space: nowrap }
+td, th { border: 1px solid #8888; padding: 0.2rem 0.5rem; text-align: left }
+td { white-space: nowrap }
 img { max-width: 100%; background: white }
 pre { overflow-x: auto }
 :root { color-scheme: light dark }"""
