@@ -35,9 +35,8 @@ class Arm:
 
     name: str
     title: str
-    kinds: dict[NegativeKind, float] = field(
-        default_factory=dict
-    )  # of the absent prompts of real pictures; empty: none
+    kinds: dict[NegativeKind, float] = field(default_factory=dict)  # of absent prompts of real pictures; empty: none
+    absent: float = ABSENT  # absent prompts a real picture
     generated: float = GENERATED  # share of blank and noise pictures
     mine: dict[str, Any] | None = None
     denied: bool = False  # COCO's pictures are asked what is absent alone
@@ -53,12 +52,7 @@ ARMS = (
         generated=0.0,
         train=("--positives-only", "--allow-one-class"),
     ),
-    Arm(
-        name="b",
-        title="a, blank and noise",
-        kinds=RANDOM,
-        train=("--positives-only", "--allow-one-class"),
-    ),
+    Arm(name="b", title="a, blank and noise", kinds=RANDOM, absent=0.0),
     Arm(name="c", title="b, random absences of COCO", kinds=RANDOM),
     Arm(name="d", title="b, mined absences alone", kinds=MINED_KINDS, mine={}),
     Arm(name="e", title="half random, half of all hard kinds", kinds=EVERY_KIND, mine={}),
@@ -111,7 +105,7 @@ def recipe(arm: Arm, world: Path, counts: dict[str, int], *, predictions: str = 
         "splits": {"train": train_share, "val": round(1 - train_share, 6)},
         "mix": mix,
         "prompts": {
-            "absent_per_image": ABSENT,
+            "absent_per_image": arm.absent,
             "kinds": {str(kind): share for kind, share in kinds.items()},
             "vocabulary": str(world / "categories.txt"),
         },

@@ -89,6 +89,7 @@ def test_arms_are_recipes_of_one_length_that_differ_in_what_is_absent(folder: Pa
     assert recipes["f"].prompts.kinds[NegativeKind.FALSE_ALARM] == 0.25
     assert sum(recipes["f"].prompts.kinds.values()) == 1
     assert [name for name, recipe in recipes.items() if "blank" not in recipe.mix] == ["a"]
+    assert [name for name, recipe in recipes.items() if not recipe.prompts.absent_per_image] == ["b"]
     denied = json.loads((world / "denied.json").read_text())
     assert denied["annotations"] == []
     assert all(len(row["neg_category_ids"]) == len(NAMES) - 1 for row in denied["images"])
