@@ -67,7 +67,7 @@ format: $(VENV)/.dev ## let ruff lay out the code
 doors: $(VENV)/.dev ## write tests/golden and docs/architecture.md anew; look at the difference before you commit it
 	ABSENTIA_UPDATE_DOORS=1 $(BIN)/python -m pytest -q tests/unit/test_architecture.py tests/unit/test_doors.py
 
-proof: $(VENV)/.demo ## students that were shown different absences, on real pictures; COCO=folder, QUICK=1 for a quick form
+proof: $(VENV)/.demo ## students that were shown different absences, on real pictures; COCO=folder, QUICK=1 for one fold in seven minutes
 	$(BIN)/python benchmarks/proof.py $(COCO) --out $(PROOF)$(if $(QUICK),-quick --quick)
 	$(BIN)/python benchmarks/proof_page.py $(PROOF)$(if $(QUICK),-quick)
 
