@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from manifests.sample import NegativeKind
+from manifests.statistics import auc
 from student.calibration import mcc_at
 from student.pope import SETTINGS, paired
 from student.presence_metrics import kind_codes
@@ -100,11 +101,12 @@ def auc_within(answers: Answers) -> dict[str, float]:
         absent_n = _of(answers, kind)
         above, pairs = 0.0, 0
         for phrase in np.unique(answers.phrase_n[absent_n]).tolist():
-            here_n = answers.phrase_n == phrase
-            present, absent = answers.presence_n[here_n & answers.present_n], answers.presence_n[here_n & absent_n]
-            difference = present[:, None] - absent[None, :]
-            above += float((difference > 0).sum() + 0.5 * (difference == 0).sum())
-            pairs += difference.size
+            here_n = (answers.phrase_n == phrase) & (answers.present_n | absent_n)
+            present_h = answers.present_n[here_n]
+            num = int(present_h.sum()) * int((~present_h).sum())
+            if num:
+                above += num * auc(answers.presence_n[here_n].astype(np.float64), present_h)
+                pairs += num
         found[setting] = above / pairs if pairs else nan
     return found
 

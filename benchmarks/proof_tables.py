@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.proof_arms import ARMS
 from benchmarks.proof_recall import RECALL, auc_within, false_alarms, mcc_of_val, read_answers, recall_by_shown
 from benchmarks.proof_recall import SHOWN as SHOWN_IN_TRAIN
-from student.paired import ImageSums, Paired, paired_difference, read_sums
+from student.paired import ImageSums, paired_difference, read_sums
 from student.pope import SETTINGS
 from student.readings import Evaluation, read_json
 
@@ -133,12 +133,14 @@ def between(first: Mapping[int, Mapping[str, float]], second: Mapping[int, Mappi
     return str(over_folds([first[fold][key] - second[fold][key] for fold in sorted(first.keys() & second.keys())]))
 
 
-def between_pictures(first: ArmRead, second: ArmRead, metric: str) -> Paired | None:
+def between_pictures(first: ArmRead, second: ArmRead, metric: str) -> Figure | None:
     """How much more the first reads, over the pictures of all folds that both have, drawn together."""
     folds = sorted(first.sums.keys() & second.sums.keys())
     if any(metric not in arm.sums[fold] for arm in (first, second) for fold in folds):
         return None
-    return paired_difference(*(_pooled({fold: arm.sums[fold][metric] for fold in folds}) for arm in (first, second)))
+    pooled = (_pooled({fold: arm.sums[fold][metric] for fold in folds}) for arm in (first, second))
+    found = paired_difference(*pooled)
+    return None if found is None else Figure(found.value, found.low, found.high, len(folds))
 
 
 def _pooled(sums: Mapping[int, ImageSums]) -> ImageSums:
@@ -193,8 +195,7 @@ def differences(found: Mapping[str, ArmRead]) -> list[str]:
         mcc = [between(first.mcc, second.mcc, setting) for setting in SETTINGS]
         by_fold.append([f"{left} − {right}", str(common), *alarms, *mcc])
         drawn = [between_pictures(first, second, metric) for metric in DRAWN]
-        cells = ["undefined" if one is None else f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for one in drawn]
-        by_picture.append([f"{left} − {right}", str(common), *cells])
+        by_picture.append([f"{left} − {right}", str(common), *(str(one or "undefined") for one in drawn)])
     headings = [f"{what}, {setting}" for what in ("alarms", "MCC") for setting in SETTINGS]
     return [
         *_table("Differences, fold by fold", ["arms", "folds", *headings], by_fold),

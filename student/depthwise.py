@@ -7,8 +7,8 @@ from torch import Tensor, nn
 class Depthwise(nn.Conv2d):
     """A depthwise convolution whose gradient is not taken in bfloat16 on a CPU.
 
-    oneDNN has no quick gradient of one in bfloat16: a step of the default student takes 1.7 times as long with it, on a
-    CPU that multiplies bfloat16.
+    oneDNN has no quick gradient of one in bfloat16: with it, a step of EfficientNet-Lite0 that learns from stride 16 on
+    takes 1.6 times as long, on a CPU that multiplies bfloat16 (decision 14).
     """
 
     def forward(self, maps_bchw: Tensor) -> Tensor:
