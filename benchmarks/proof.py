@@ -1,6 +1,6 @@
 """The proof: students that differ in the absences that they were shown, judged on pictures that nobody tuned to.
 
-    python benchmarks/proof.py COCO --out DIR [--arms abcdefgh] [--folds 0,1,2,3,4] [--epochs 6] [--quick]
+    python benchmarks/proof.py COCO --out DIR [--arms abcdefghi] [--sweeps all] [--folds 0,1,2,3,4] [--quick]
 
 Each fold's test pictures are in no other fold's test. All arms of a fold take equally many steps from the same weights,
 and are judged by one build of val and test. What is finished is kept: run the same command again to go on.
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -21,6 +22,7 @@ import msgspec
 
 from benchmarks import proof_arms, proof_world
 from benchmarks.proof_arms import ARMS, Arm
+from benchmarks.proof_sweeps import SWEEPS
 from student.run_record import read_run
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -89,6 +91,32 @@ def share_embeddings(fold: Path, into: Path) -> None:
         part.rename(rows)
 
 
+def changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A student's config with the values of some tables replaced."""
+    return config | {name: config.get(name, {}) | table for name, table in changes.items()}
+
+
+def wanted(arms: str, sweeps: str) -> list[Arm]:
+    """The arms named by their letters, and those of the sweeps, "all" or some with commas between; each once.
+
+    An arm that begins with another's student comes after it, asked for or not.
+
+    Raises:
+        SystemExit: there is no such arm, or no such sweep.
+    """
+    known = {sweep.name: sweep for sweep in SWEEPS}
+    names = list(known) if sweeps == "all" else [name for name in sweeps.split(",") if name]
+    if unknown := set(names) - known.keys() | set(arms) - {arm.name for arm in ARMS}:
+        letters = "".join(arm.name for arm in ARMS)
+        raise SystemExit(
+            f"error: {', '.join(sorted(unknown))}; expected arms of {letters}, sweeps of {', '.join(known)}"
+        )
+    asked = [arm for arm in ARMS if arm.name in arms]
+    asked += [arm for name in names for arm in known[name].points.values()]
+    before = {name for arm in asked for name in (arm.alarms_of, arm.begins_with)}
+    return list({arm.name: arm for arm in (*(arm for arm in ARMS if arm.name in before), *asked)}.values())
+
+
 def settle(folder: Path, arm: Arm, world: Path, counts: dict[str, int], epochs: int, config: str) -> Path:
     """The evaluation of an arm, made unless it is there."""
     place = folder / arm.name
@@ -112,8 +140,13 @@ def settle(folder: Path, arm: Arm, world: Path, counts: dict[str, int], epochs: 
     trained = place / "run"
     record = read_run(str(trained))
     if record is None or not record.finished:
-        options = ["--epochs", str(epochs), *arm.train, *(["--config", config] if config else [])]
-        options += ["--resume"] if (trained / "last.safetensors").exists() else []
+        student = place / "student.toml"
+        student.write_bytes(msgspec.toml.encode(changed(msgspec.toml.decode(config), arm.student)))
+        options = ["--epochs", str(arm.epochs or epochs), "--config", str(student), *arm.train]
+        if (trained / "last.safetensors").exists():
+            options += ["--resume"]
+        elif arm.begins_with:
+            options += ["--init", str(folder / arm.begins_with / "run")]
         run("student.train", str(made), "--out", str(trained), "--quiet", *options, log=log)
     judging = ("--split", "test", "--out", str(place / "evaluation"), "--name", arm.title, "--quiet")
     run("student.evaluate", str(trained), str(folder / "judge"), *judging, log=log)
@@ -125,7 +158,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("coco", type=Path, help="a folder of COCO pictures and annotations, however deep")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--arms", default="".join(arm.name for arm in ARMS))
+    parser.add_argument("--arms", help="their letters [all; those of the sweeps where there are some]")
+    parser.add_argument("--sweeps", default="", help=f"all, or some of {', '.join(sweep.name for sweep in SWEEPS)}")
     parser.add_argument("--folds", default=",".join(map(str, range(proof_world.FOLDS))))
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument(
@@ -135,6 +169,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.quick:
         vars(options).update(QUICK)
+    everything = "" if options.sweeps else "".join(arm.name for arm in ARMS)
+    arms = wanted(everything if options.arms is None else options.arms, options.sweeps)
     pictures = proof_world.gather(options.coco.resolve())
     names = hashlib.sha256("".join(picture.row["file_name"] for picture in pictures.found).encode()).hexdigest()
     config = Path(options.config).read_text(encoding="utf-8") if options.config else ""
@@ -150,10 +186,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fold {fold}: {counts}", flush=True)
         proof_arms.write(folder / "judge.toml", proof_arms.judge(world))
         build(folder / "judge.toml", folder / "judge")
-        for arm in ARMS:
-            if arm.name in options.arms:
-                print(f"arm {arm.name}: {arm.title}", flush=True)
-                settle(folder, arm, world, counts, options.epochs, options.config)
+        for arm in arms:
+            print(f"arm {arm.name}: {arm.title}", flush=True)
+            settle(folder, arm, world, counts, options.epochs, config)
     return 0
 
 

@@ -42,6 +42,9 @@ class Arm:
     denied: bool = False  # COCO's pictures are asked what is absent alone
     alarms_of: str = ""  # the arm whose student's false alarms are mined besides
     train: tuple[str, ...] = ()  # options of student.train
+    student: dict[str, Any] = field(default_factory=dict)  # what the student's config says otherwise
+    epochs: int | None = None  # where not as many as the others
+    begins_with: str = ""  # the arm whose student's weights are the first
 
 
 ARMS = (

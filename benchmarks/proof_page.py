@@ -17,7 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.proof_figures import draw
+from benchmarks.proof_figures import draw, draw_sweeps
+from benchmarks.proof_sweep_tables import sweep_tables
 from benchmarks.proof_tables import read_all, tables
 
 BELOW = "<!-- written by benchmarks/proof_page.py from here on -->"
@@ -61,9 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise SystemExit(f"error: {options.folder}: no evaluation; run benchmarks/proof.py first")
     written: Path = options.page or options.folder / "results.md"
     html: Path = options.html or options.folder / "results.html"
-    drawn = draw(found, options.figures or options.folder)
+    figures: Path = options.figures or options.folder
+    drawn = [*draw(found, figures), *draw_sweeps(found, figures)]
     head = written.read_text(encoding="utf-8").partition(BELOW)[0] if written.exists() else ""
-    text = head + BELOW + "\n\n" + tables(found)
+    text = head + BELOW + "\n\n" + tables(found) + "\n" + sweep_tables(found)
     written.write_text(text, encoding="utf-8")
     html.write_text(to_html(text, written.parent), encoding="utf-8")
     print(f"wrote {written}, {html} and {', '.join(map(str, drawn))}")

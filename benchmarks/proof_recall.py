@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from manifests.sample import NegativeKind
 from manifests.statistics import auc
-from student.calibration import mcc_at
+from student import confusion
+from student.bootstrap import NUM_DRAWS, draw_weights
 from student.pope import SETTINGS, paired
 from student.presence_metrics import kind_codes
 from student.readings import Evaluation, read_json
@@ -72,16 +73,53 @@ def false_alarms(answers: Answers, *, recall: float = RECALL) -> dict[str, float
     return {setting: float(alarm_n[_of(answers, kind)].mean()) for setting, kind in SETTINGS.items()}
 
 
+def drawn_alarms(answers: Answers, *, recall: float = RECALL) -> NDArray[np.float64]:
+    """`false_alarms` [D, 3] of pictures drawn with replacement, D times; arms of a fold see the same draws.
+
+    A prompt counts as often as its picture was drawn, for the threshold, too. NaN where a draw left a setting empty.
+
+    Source: Efron (1979), percentile interval; the units are pictures.
+    """
+    present = np.flatnonzero(answers.present_n)
+    present = present[np.argsort(-answers.presence_n[present], kind="stable")]
+    absent_3n = np.stack([_of(answers, kind) for kind in SETTINGS.values()])
+    drawn = []
+    for weight_i in _draws(answers):
+        weight_n = weight_i[answers.image_n]
+        so_far_p = np.cumsum(weight_n[present])
+        threshold = answers.presence_n[present[np.searchsorted(so_far_p, recall * so_far_p[-1])]]
+        counted_3n = absent_3n * weight_n
+        with np.errstate(invalid="ignore"):
+            drawn.append(counted_3n @ (answers.presence_n >= threshold) / counted_3n.sum(1))
+    return np.asarray(drawn, np.float64)
+
+
 def mcc_of_val(answers: Answers) -> dict[str, float]:
     """MCC in each of POPE's settings where "present" is said from val's threshold on; 0 where val chose none."""
-    if answers.threshold is None:
-        return dict.fromkeys(SETTINGS, 0.0)
-    found = {}
-    for setting, kind in SETTINGS.items():
+    once_1i = np.ones((1, int(answers.image_n.max()) + 1))
+    return dict(zip(SETTINGS, _mcc(answers, once_1i)[0].tolist(), strict=True))
+
+
+def drawn_mcc(answers: Answers) -> NDArray[np.float64]:
+    """`mcc_of_val` [D, 3] of the draws of `drawn_alarms`."""
+    return _mcc(answers, _draws(answers))
+
+
+def _draws(answers: Answers) -> NDArray[np.float64]:
+    """How often each picture was drawn [D, I]."""
+    return np.concatenate(list(draw_weights(int(answers.image_n.max()) + 1, np.random.default_rng(0), NUM_DRAWS)))
+
+
+def _mcc(answers: Answers, weights_di: NDArray[np.float64]) -> NDArray[np.float64]:
+    """MCC [D, 3] of pictures that count by their weight; 0 where val chose no threshold, as all is called present."""
+    said_n = answers.presence_n >= (-np.inf if answers.threshold is None else answers.threshold)
+    found = []
+    for kind in SETTINGS.values():
         row = paired(answers.present_n, _of(answers, kind), answers.image_n)
-        presence, present = answers.presence_n[row], answers.present_n[row]
-        found[setting] = float(mcc_at(np.asarray([answers.threshold]), presence, present)[0])
-    return found
+        said_r, present_r = said_n[row], answers.present_n[row]
+        cells_r4 = np.stack([said_r & present_r, said_r & ~present_r, ~said_r & present_r, ~said_r & ~present_r], 1)
+        found.append(confusion.mcc(confusion.confusion_of(weights_di[:, answers.image_n[row]] @ cells_r4)))
+    return np.stack(found, axis=1)
 
 
 def recall_by_shown(answers: Answers, *, recall: float = RECALL) -> dict[str, float]:

@@ -1,19 +1,33 @@
 """The tables of the proof: means over folds with their intervals, and differences between arms."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.proof_arms import ARMS
-from benchmarks.proof_recall import RECALL, auc_within, false_alarms, mcc_of_val, read_answers, recall_by_shown
+from benchmarks.proof_recall import (
+    RECALL,
+    auc_within,
+    drawn_alarms,
+    drawn_mcc,
+    false_alarms,
+    mcc_of_val,
+    read_answers,
+    recall_by_shown,
+)
 from benchmarks.proof_recall import SHOWN as SHOWN_IN_TRAIN
+from student.bootstrap import bounds
 from student.paired import ImageSums, paired_difference, read_sums
 from student.pope import SETTINGS
 from student.readings import Evaluation, read_json
+
+_T = TypeVar("_T")
 
 T_975 = {2: 4.303, 3: 3.182, 4: 2.776}  # two-sided 95 % quantiles of Student's t, by degrees of freedom
 SHOWN = {
@@ -79,16 +93,46 @@ class Figure:
         return f"{self.value:.3f}" if math.isnan(self.low) else f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+UNDEFINED = Figure(math.nan, math.nan, math.nan, 0)
+
+
+@dataclass(slots=True)
+class BySetting:
+    """Figures in POPE's three settings, by fold."""
+
+    values: dict[int, dict[str, float]] = field(default_factory=dict)
+    drawn: dict[int, NDArray[np.float64]] = field(default_factory=dict)  # [D, 3], of draws of the fold's pictures
+
+    def on(self, folds: Collection[int]) -> "BySetting":
+        """The same, of some folds alone."""
+        return BySetting(_only(self.values, folds), _only(self.drawn, folds))
+
+
 @dataclass(slots=True)
 class ArmRead:
     """What one arm read, by fold."""
 
     evaluations: dict[int, Evaluation] = field(default_factory=dict)
     sums: dict[int, dict[str, ImageSums]] = field(default_factory=dict)
-    alarms: dict[int, dict[str, float]] = field(default_factory=dict)  # by POPE's setting, at equal recall
-    mcc: dict[int, dict[str, float]] = field(default_factory=dict)  # by POPE's setting, at val's threshold
+    alarms: BySetting = field(default_factory=BySetting)  # at equal recall
+    mcc: BySetting = field(default_factory=BySetting)  # at val's threshold
     auc: dict[int, dict[str, float]] = field(default_factory=dict)  # by POPE's setting, within a phrase
     recall: dict[int, dict[str, float]] = field(default_factory=dict)  # by how often train shows the phrase
+
+    def on(self, folds: Collection[int]) -> "ArmRead":
+        """The same, of some folds alone."""
+        return ArmRead(
+            evaluations=_only(self.evaluations, folds),
+            sums=_only(self.sums, folds),
+            alarms=self.alarms.on(folds),
+            mcc=self.mcc.on(folds),
+            auc=_only(self.auc, folds),
+            recall=_only(self.recall, folds),
+        )
+
+
+def _only(by_fold: Mapping[int, _T], folds: Collection[int]) -> dict[int, _T]:
+    return {fold: value for fold, value in by_fold.items() if fold in folds}
 
 
 def read_all(folder: Path) -> dict[str, ArmRead]:
@@ -100,7 +144,8 @@ def read_all(folder: Path) -> dict[str, ArmRead]:
         answers = read_answers(path.parents[2], arm)
         read.evaluations[fold] = read_json(str(path), Evaluation)
         read.sums[fold] = read_sums(str(path.parent))
-        read.alarms[fold], read.mcc[fold] = false_alarms(answers), mcc_of_val(answers)
+        read.alarms.values[fold], read.alarms.drawn[fold] = false_alarms(answers), drawn_alarms(answers)
+        read.mcc.values[fold], read.mcc.drawn[fold] = mcc_of_val(answers), drawn_mcc(answers)
         read.auc[fold], read.recall[fold] = auc_within(answers), recall_by_shown(answers)
     return found
 
@@ -113,34 +158,47 @@ def over_folds(values: Sequence[float]) -> Figure:
     return Figure(mean(values), mean(values) - half, mean(values) + half, len(values))
 
 
-def figure_of(folds: Mapping[int, Evaluation], name: str) -> Figure | None:
-    """One reading of one arm; None where it is undefined."""
+def figure_of(folds: Mapping[int, Evaluation], name: str) -> Figure:
+    """One reading of one arm."""
     readings = [one.readings[name] for one in folds.values()]
     known = [(one.value, one.low, one.high) for one in readings if one.value is not None]
     if len(known) == 1:
         value, low, high = known[0]
         return Figure(value, math.nan if low is None else low, math.nan if high is None else high, 1)
-    return over_folds([value for value, _, _ in known]) if known else None
+    return over_folds([value for value, _, _ in known]) if known else UNDEFINED
 
 
-def by_setting(folds: Mapping[int, Mapping[str, float]], setting: str) -> Figure:
-    """The mean of one of POPE's settings, or of what else the folds are read by."""
-    return over_folds([one[setting] for one in folds.values()])
+def of_settings(ours: BySetting, *, less: BySetting | None = None) -> list[Figure]:
+    """The mean over folds in each of POPE's settings; or by how much it is more than that of another arm.
+
+    The interval is Student's t over three folds or more; over fewer, that of the pictures drawn in each of them.
+    """
+    folds = sorted(ours.values if less is None else ours.values.keys() & less.values.keys())
+    value_fs, drawn_ds = _of_folds(ours, folds)
+    if less is not None:
+        other_fs, other_ds = _of_folds(less, folds)
+        value_fs, drawn_ds = value_fs - other_fs, drawn_ds - other_ds
+    if len(folds) - 1 in T_975:
+        return [over_folds(value_f) for value_f in value_fs.T.tolist()]
+    value_s = value_fs.mean(0)
+    rows = zip(value_s.tolist(), *(side.tolist() for side in bounds(drawn_ds, value_s)), strict=True)
+    return [Figure(value, low, high, len(folds)) for value, low, high in rows]
 
 
-def between(first: Mapping[int, Mapping[str, float]], second: Mapping[int, Mapping[str, float]], key: str) -> str:
-    """How much more the first reads, fold by fold."""
-    return str(over_folds([first[fold][key] - second[fold][key] for fold in sorted(first.keys() & second.keys())]))
+def _of_folds(read: BySetting, folds: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Figures [F, 3], and the mean over folds of those of each draw [D, 3]."""
+    value_fs = np.asarray([[read.values[fold][setting] for setting in SETTINGS] for fold in folds])
+    return value_fs, np.mean([read.drawn[fold] for fold in folds], axis=0)
 
 
-def between_pictures(first: ArmRead, second: ArmRead, metric: str) -> Figure | None:
+def between_pictures(first: ArmRead, second: ArmRead, metric: str) -> Figure:
     """How much more the first reads, over the pictures of all folds that both have, drawn together."""
     folds = sorted(first.sums.keys() & second.sums.keys())
     if any(metric not in arm.sums[fold] for arm in (first, second) for fold in folds):
-        return None
+        return UNDEFINED
     pooled = (_pooled({fold: arm.sums[fold][metric] for fold in folds}) for arm in (first, second))
     found = paired_difference(*pooled)
-    return None if found is None else Figure(found.value, found.low, found.high, len(folds))
+    return UNDEFINED if found is None else Figure(found.value, found.low, found.high, len(folds))
 
 
 def _pooled(sums: Mapping[int, ImageSums]) -> ImageSums:
@@ -156,27 +214,27 @@ def _pooled(sums: Mapping[int, ImageSums]) -> ImageSums:
 
 def tables(found: Mapping[str, ArmRead]) -> str:
     """The tables as Markdown."""
-    arms = [arm for arm in ARMS if arm.name in found]
+    arms = [(f"**{arm.name}** {arm.title}", found[arm.name]) for arm in ARMS if arm.name in found]
     lines: list[str] = []
-    for title, told, names in (
-        (ALARMS, "alarms", tuple(SETTINGS)),
-        (MCC, "mcc", tuple(SETTINGS)),
-        (AUC, "auc", tuple(SETTINGS)),
-        (BY_SHOWN, "recall", tuple(SHOWN_IN_TRAIN)),
-    ):
+    for title, by_setting in ((ALARMS, "alarms"), (MCC, "mcc")):
+        rows = [
+            [name, str(len(read.evaluations)), *map(str, of_settings(getattr(read, by_setting)))] for name, read in arms
+        ]
+        lines += table(title, ["arm", "folds", *SETTINGS], rows)
+    for title, told, names in ((AUC, "auc", tuple(SETTINGS)), (BY_SHOWN, "recall", tuple(SHOWN_IN_TRAIN))):
         rows = []
-        for arm in arms:
-            folds = getattr(found[arm.name], told)
-            cells = [str(by_setting(folds, name)) for name in names]
-            rows.append([f"**{arm.name}** {arm.title}", str(len(folds)), *cells])
-        lines += _table(title, ["arm", "folds", *names], rows)
+        for name, read in arms:
+            folds = getattr(read, told)
+            rows.append(
+                [name, str(len(folds)), *(str(over_folds([one[key] for one in folds.values()])) for key in names)]
+            )
+        lines += table(title, ["arm", "folds", *names], rows)
     for title, names in TABLES.items():
         rows = []
-        for arm in arms:
-            evaluations = found[arm.name].evaluations
-            cells = [str(figure_of(evaluations, name) or "undefined") for name in names]
-            rows.append([f"**{arm.name}** {arm.title}", str(len(evaluations)), *cells])
-        lines += _table(title, ["arm", "folds", *(SHOWN[name] for name in names)], rows)
+        for name, read in arms:
+            cells = [str(figure_of(read.evaluations, reading)) for reading in names]
+            rows.append([name, str(len(read.evaluations)), *cells])
+        lines += table(title, ["arm", "folds", *(SHOWN[reading] for reading in names)], rows)
     lines += differences(found)
     return "\n".join(lines)
 
@@ -188,23 +246,23 @@ def differences(found: Mapping[str, ArmRead]) -> list[str]:
         if left not in found or right not in found:
             continue
         first, second = found[left], found[right]
-        common = len(first.alarms.keys() & second.alarms.keys())
+        common = len(first.evaluations.keys() & second.evaluations.keys())
         if not common:
             continue
-        alarms = [between(first.alarms, second.alarms, setting) for setting in SETTINGS]
-        mcc = [between(first.mcc, second.mcc, setting) for setting in SETTINGS]
-        by_fold.append([f"{left} − {right}", str(common), *alarms, *mcc])
+        figures = of_settings(first.alarms, less=second.alarms) + of_settings(first.mcc, less=second.mcc)
+        by_fold.append([f"{left} − {right}", str(common), *map(str, figures)])
         drawn = [between_pictures(first, second, metric) for metric in DRAWN]
-        by_picture.append([f"{left} − {right}", str(common), *(str(one or "undefined") for one in drawn)])
+        by_picture.append([f"{left} − {right}", str(common), *(str(one) for one in drawn)])
     headings = [f"{what}, {setting}" for what in ("alarms", "MCC") for setting in SETTINGS]
     return [
-        *_table("Differences, fold by fold", ["arms", "folds", *headings], by_fold),
-        *_table(
+        *table("Differences, fold by fold", ["arms", "folds", *headings], by_fold),
+        *table(
             "Differences over the pictures of all folds, drawn together", ["arms", "folds", *DRAWN.values()], by_picture
         ),
     ]
 
 
-def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A heading and a table of Markdown, as lines."""
     lines = ["| " + " | ".join(cells) + " |" for cells in (headings, *rows)]
     return [f"### {title}", "", lines[0], "|---" * len(headings) + "|", *lines[1:], ""]
