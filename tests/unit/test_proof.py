@@ -17,6 +17,7 @@ from benchmarks import (
     proof_page,
     proof_pictures,
     proof_recall,
+    proof_sweeps,
     proof_tables,
     proof_world,
 )
@@ -97,6 +98,43 @@ def test_arms_are_recipes_of_one_length_that_differ_in_what_is_absent(folder: Pa
     load_recipe(str(tmp_path / "judge.toml"))
 
 
+def test_every_point_of_a_sweep_is_a_recipe_of_its_own(folder: Path, tmp_path: Path) -> None:
+    world = tmp_path / "world"
+    counts = proof_world.write_fold(proof_world.gather(folder), 0, world)
+    arms = proof.wanted("", "all")
+    assert len({arm.name for arm in arms}) == len(arms)
+    told = set()
+    for arm in arms:
+        proof_arms.write(tmp_path / f"{arm.name}.toml", proof_arms.recipe(arm, world, counts))
+        recipe = load_recipe(str(tmp_path / f"{arm.name}.toml"))
+        assert sum(recipe.prompts.kinds.values()) == pytest.approx(1)
+        told.add(
+            (
+                recipe.mix,
+                str(arm.student),
+                arm.epochs,
+                arm.begins_with,
+                arm.train,
+                str(recipe.prompts),
+                str(recipe.mine),
+            ).__repr__()
+        )
+    assert len(told) == len(arms)
+    for sweep in proof_sweeps.SWEEPS:
+        assert sweep.points[sweep.base_label] is sweep.base
+
+
+def test_sweeps_are_asked_for_by_name_and_bring_what_they_begin_with() -> None:
+    assert [arm.name for arm in proof.wanted("", "begin")] == ["a", "c", "c-begin-a-2", "c-begin-a-6"]
+    assert [arm.name for arm in proof.wanted("f", "")] == ["e", "f"]
+    with pytest.raises(SystemExit, match=r"error: colour, z; expected arms of abcdefghi, sweeps of generated, absent"):
+        proof.wanted("az", "begin,colour")
+    config = {"batch_size": 16, "losses": {"focal_gamma": 0.0}}
+    changes = {"losses": {"presence": 4.0}, "model": {"size": 64}}
+    expected = {"batch_size": 16, "losses": {"focal_gamma": 0.0, "presence": 4.0}, "model": {"size": 64}}
+    assert proof.changed(config, changes) == expected
+
+
 def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
     settings = proof.Settings(epochs=10, config="", pictures="a")
     proof.keep_settings(tmp_path / "out", settings)
@@ -138,6 +176,39 @@ def test_arms_are_compared_where_they_find_as_many_presences(tmp_path: Path) -> 
     assert proof_recall.false_alarms(answers) == {"random": 0.5, "popular": 0.0, "adversarial": 1.0}
     all_found = proof_recall.false_alarms(answers, recall=1.0)
     assert all_found == {"random": 1.0, "popular": 0.5, "adversarial": 1.0}
+
+
+def test_a_draw_weighs_pictures_for_the_threshold_and_for_the_alarms() -> None:
+    answers = all_settings(
+        replace(
+            answers_of([0.5, 0.6, 0.9, 0.3], threshold=0.55),
+            present_n=np.asarray([False, False, True, True]),
+            kind_n=np.full(4, int(kind_codes(["random"])[0])),
+            image_n=np.asarray([0, 1, 0, 1]),
+        )
+    )
+    # the first picture alone: none of .5 above .9. The other alone, or both: all above .3
+    alarms = proof_recall.drawn_alarms(answers)[:, 0]
+    assert set(alarms.tolist()) == {0.0, 1.0}
+    assert np.mean(alarms == 0.0) == pytest.approx(0.25, abs=0.05)
+    # the first alone is right of both its prompts, the other wrong of both, and together they cancel
+    mcc = proof_recall.drawn_mcc(answers)[:, 0]
+    assert set(mcc.tolist()) == {-1.0, 0.0, 1.0}
+    assert np.array_equal(mcc == 1.0, alarms == 0.0)
+
+
+def test_the_points_of_a_sweep_are_compared_on_the_folds_that_all_have(tmp_path: Path) -> None:
+    for fold, arms in enumerate([("c", "c-epochs-2"), ("c",)]):
+        for number, arm in enumerate(arms):
+            evaluated(tmp_path, fold, arm, 0.2 + 0.1 * number + 0.3 * fold)
+    assert proof_page.main([str(tmp_path)]) == 0
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "### Epochs of phase 2\n" in text
+    assert "| **6** | 1 | 0.50 / 0.00 / 1.00 |" in text
+    assert "### Epochs of phase 2: more than 6\n" in text
+    assert "| 2 | 0.000 [0.000, 0.000] | 0.000 [0.000, 0.000] |" in text
+    assert "### Random absences a picture" not in text  # one point alone
+    assert (tmp_path / "proof-sweep-epochs.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_recall_is_told_by_how_often_train_shows_a_phrase_and_auc_within_it() -> None:
@@ -190,13 +261,13 @@ def test_means_intervals_and_differences_stand_on_the_page(tmp_path: Path) -> No
     assert "| d − c | 3 | 0.000 [0.000, 0.000] |" in text
     assert "| **a** positives only | 1 | 0.100" in text
     assert "### Absent prompts called present where 70% of presences are" in text
-    assert "| **a** positives only | 1 | 0.500 | 0.000 | 1.000 |" in text
+    assert "| **a** positives only | 1 | 0.500 [0.000, 1.000] | 0.000 [0.000, " in text  # over pictures, as of one fold
     for name, _ in proof_figures.QUESTIONS.values():
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     html = (tmp_path / "results.html").read_text(encoding="utf-8")
     assert "<title>Words of a person</title>" in html
     assert html.count('src="data:image/png;base64,') == 1
-    assert "<td>0.500</td>" in html
+    assert "<td>0.500 [0.000, 1.000]</td>" in html
 
 
 def test_differences_are_drawn_from_the_pictures_of_all_folds() -> None:
@@ -206,10 +277,9 @@ def test_differences_are_drawn_from_the_pictures_of_all_folds() -> None:
         second.sums[fold] = {"miou": image_sums([0, 0, 1, 0])}
     second.sums[7] = {"miou": image_sums([9, 9, 9, 9])}  # a fold that the first lacks
     found = proof_tables.between_pictures(first, second, "miou")
-    assert found is not None
     assert found.value == pytest.approx(0.5)
     assert 0 < found.low < 0.5 < found.high < 1
-    assert proof_tables.between_pictures(first, second, "il_fpr") is None
+    assert str(proof_tables.between_pictures(first, second, "il_fpr")) == "undefined"
 
 
 def image_sums(parts: list[int]) -> ImageSums:
