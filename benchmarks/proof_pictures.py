@@ -9,14 +9,13 @@ round with, and last presences that the second lost: those whose presence change
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import msgspec
 import numpy as np
-import pyarrow.parquet as pq
-from matplotlib.axes import Axes
 
 from benchmarks.look import read_pictures
 from benchmarks.proof_recall import Answers, read_answers
@@ -24,7 +23,7 @@ from benchmarks.proof_recall import Answers, read_answers
 THUMBNAIL = 320  # pixels of the longer side
 
 
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
+class Shown(NamedTuple):
     """A prompt that two arms disagree on."""
 
     key: str
@@ -44,41 +43,38 @@ def changed(first: Answers, second: Answers, *, present: bool, gained: bool) -> 
             yield row
 
 
-def draw(fold: Path, arms: tuple[str, str], path: Path, num: int) -> dict[str, list[Shown]]:
-    """Draw three rows of at most `num` pictures; what is shown, by row."""
-    from matplotlib.figure import Figure as Canvas
-
-    first, second = (read_answers(fold, arm) for arm in arms)
-    asked = pq.read_table(
-        fold / "judge" / "samples.parquet", columns=["image_key", "phrase"], filters=[("split", "=", "test")]
-    )
-    told = asked.to_pydict()
+def disagreements(first: Answers, second: Answers, arms: tuple[str, str], num: int) -> dict[str, list[Shown]]:
+    """At most `num` prompts of each row, by its title."""
     rows = {
         f"absent; called present by {arms[0]} alone": changed(first, second, present=False, gained=False),
         f"absent; called present by {arms[1]} alone": changed(first, second, present=False, gained=True),
         f"present; found by {arms[0]} alone": changed(first, second, present=True, gained=False),
     }
+    return {
+        title: [
+            Shown(*first.prompts[row], float(first.presence_n[row]), float(second.presence_n[row]))
+            for row in islice(found, num)
+        ]
+        for title, found in rows.items()
+    }
+
+
+def draw(fold: Path, arms: tuple[str, str], path: Path, num: int) -> dict[str, list[Shown]]:
+    """Draw three rows of at most `num` pictures; what is shown, by row."""
+    from matplotlib.figure import Figure as Canvas
+
+    shown = disagreements(read_answers(fold, arms[0]), read_answers(fold, arms[1]), arms, num)
+    keys = {one.key for row in shown.values() for one in row}
+    pictures = read_pictures(str(fold / "judge"), keys, THUMBNAIL)
     canvas = Canvas(figsize=(2.3 * num, 7.2), layout="constrained")
-    shown: dict[str, list[Shown]] = {}
-    drawn: list[tuple[Axes, str]] = []
-    for part, (title, found) in zip(canvas.subfigures(len(rows), 1, squeeze=False)[:, 0], rows.items(), strict=True):
+    for part, (title, row) in zip(canvas.subfigures(len(shown), 1, squeeze=False)[:, 0], shown.items(), strict=True):
         part.suptitle(title, fontsize="small")
         places = part.subplots(1, num, squeeze=False)[0]
         for axes in places:
             axes.axis("off")
-        for axes, row in zip(places, found, strict=False):
-            one = Shown(
-                key=told["image_key"][row],
-                phrase=told["phrase"][row],
-                first=float(first.presence_n[row]),
-                second=float(second.presence_n[row]),
-            )
+        for axes, one in zip(places, row, strict=False):
             axes.set_title(f"{one.phrase}: {one.first:.2f} → {one.second:.2f}", fontsize="x-small")
-            shown.setdefault(title, []).append(one)
-            drawn.append((axes, one.key))
-    pictures = read_pictures(str(fold / "judge"), {key for _, key in drawn}, THUMBNAIL)
-    for axes, key in drawn:
-        axes.imshow(pictures[key])
+            axes.imshow(pictures[one.key])
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.savefig(path, dpi=100)
     return shown

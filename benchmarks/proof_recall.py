@@ -6,6 +6,7 @@ the pictures that show a phrase are told from those that do not.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, nan
 from pathlib import Path
@@ -30,6 +31,7 @@ SHOWN = {"fewer than 15": (0, 15), "15 to 39": (15, 40), "40 and more": (40, 1 <
 class Answers:
     """What one arm of a fold said to the N prompts of test."""
 
+    prompts: Sequence[tuple[str, str]]  # key and phrase
     presence_n: NDArray[np.float32]
     present_n: NDArray[np.bool_]
     kind_n: NDArray[np.int64]  # as `kind_codes`
@@ -51,12 +53,13 @@ def read_answers(fold: Path, arm: str) -> Answers:
     columns = ["image_key", "phrase", "kind", "present"]
     asked = pq.read_table(fold / "judge" / "samples.parquet", columns=columns, filters=[("split", "=", "test")])
     told = asked.to_pydict()
-    prompts = zip(told["image_key"], told["phrase"], strict=True)
+    prompts = list(zip(told["image_key"], told["phrase"], strict=True))
     filters = [("split", "=", "train"), ("present", "=", True)]
     shown = Counter(
         pq.read_table(fold / arm / "build" / "samples.parquet", columns=["phrase"], filters=filters)[0].to_pylist()
     )
     return Answers(
+        prompts=prompts,
         presence_n=np.asarray([presence_of[prompt] for prompt in prompts], np.float32),
         present_n=np.asarray(told["present"], np.bool_),
         kind_n=kind_codes(told["kind"]),

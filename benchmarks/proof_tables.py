@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.proof_arms import ARMS
 from benchmarks.proof_recall import (
     RECALL,
+    SHOWN,
     auc_within,
     drawn_alarms,
     drawn_mcc,
@@ -21,7 +22,6 @@ from benchmarks.proof_recall import (
     read_answers,
     recall_by_shown,
 )
-from benchmarks.proof_recall import SHOWN as SHOWN_IN_TRAIN
 from student.bootstrap import bounds
 from student.paired import ImageSums, paired_difference, read_sums
 from student.pope import SETTINGS
@@ -30,45 +30,28 @@ from student.readings import Evaluation, read_json
 _T = TypeVar("_T")
 
 T_975 = {2: 4.303, 3: 3.182, 4: 2.776}  # two-sided 95 % quantiles of Student's t, by degrees of freedom
-SHOWN = {
-    "miou": "mIoU",
-    "prompt_sensitivity": "sensitivity",
-    "presence_precision": "precision",
-    "presence_recall": "recall",
-    "presence_f1": "F1",
-    "il_mcc": "IL_MCC",
-    "ece": "ECE",
-    "pope_random_mcc": "random",
-    "pope_popular_mcc": "popular",
-    "pope_adversarial_mcc": "adversarial",
-    "hallucination_random": "random",
-    "hallucination_popular": "popular",
-    "hallucination_co_occurring": "adversarial",
-    "hallucination_blank": "blank",
-    "hallucination_noise": "noise",
-}
-TABLES = {
-    "Masks and presence": (
-        "miou",
-        "prompt_sensitivity",
-        "presence_precision",
-        "presence_recall",
-        "presence_f1",
-        "il_mcc",
-        "ece",
-    ),
-    "MCC in POPE's three settings, present from 0.5 on": (
-        "pope_random_mcc",
-        "pope_popular_mcc",
-        "pope_adversarial_mcc",
-    ),
-    "Hallucination: absent prompts that are called present, from 0.5 on": (
-        "hallucination_random",
-        "hallucination_popular",
-        "hallucination_co_occurring",
-        "hallucination_blank",
-        "hallucination_noise",
-    ),
+READINGS = {  # by title, with what stands above each of them
+    "Masks and presence": {
+        "miou": "mIoU",
+        "prompt_sensitivity": "sensitivity",
+        "presence_precision": "precision",
+        "presence_recall": "recall",
+        "presence_f1": "F1",
+        "il_mcc": "IL_MCC",
+        "ece": "ECE",
+    },
+    "MCC in POPE's three settings, present from 0.5 on": {
+        "pope_random_mcc": "random",
+        "pope_popular_mcc": "popular",
+        "pope_adversarial_mcc": "adversarial",
+    },
+    "Hallucination: absent prompts that are called present, from 0.5 on": {
+        "hallucination_random": "random",
+        "hallucination_popular": "popular",
+        "hallucination_co_occurring": "adversarial",
+        "hallucination_blank": "blank",
+        "hallucination_noise": "noise",
+    },
 }
 ALARMS = f"Absent prompts called present where {RECALL:.0%} of presences are"
 MCC = "MCC in POPE's three settings, at the threshold that val chose"
@@ -221,7 +204,7 @@ def tables(found: Mapping[str, ArmRead]) -> str:
             [name, str(len(read.evaluations)), *map(str, of_settings(getattr(read, by_setting)))] for name, read in arms
         ]
         lines += table(title, ["arm", "folds", *SETTINGS], rows)
-    for title, told, names in ((AUC, "auc", tuple(SETTINGS)), (BY_SHOWN, "recall", tuple(SHOWN_IN_TRAIN))):
+    for title, told, names in ((AUC, "auc", tuple(SETTINGS)), (BY_SHOWN, "recall", tuple(SHOWN))):
         rows = []
         for name, read in arms:
             folds = getattr(read, told)
@@ -229,12 +212,12 @@ def tables(found: Mapping[str, ArmRead]) -> str:
                 [name, str(len(folds)), *(str(over_folds([one[key] for one in folds.values()])) for key in names)]
             )
         lines += table(title, ["arm", "folds", *names], rows)
-    for title, names in TABLES.items():
+    for title, readings in READINGS.items():
         rows = []
         for name, read in arms:
-            cells = [str(figure_of(read.evaluations, reading)) for reading in names]
+            cells = [str(figure_of(read.evaluations, reading)) for reading in readings]
             rows.append([name, str(len(read.evaluations)), *cells])
-        lines += table(title, ["arm", "folds", *(SHOWN[reading] for reading in names)], rows)
+        lines += table(title, ["arm", "folds", *readings.values()], rows)
     lines += differences(found)
     return "\n".join(lines)
 

@@ -145,7 +145,7 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
 
 def evaluated(folder: Path, fold: int, arm: str, value: float) -> None:
     """One finished arm, all of whose figures are `value`."""
-    readings = {name: make_reading(value) for name in proof_tables.SHOWN}
+    readings = {name: make_reading(value) for names in proof_tables.READINGS.values() for name in names}
     made = make_run(folder / f"fold-{fold}" / arm, make_evaluation(readings, name=arm, threshold=0.4))
     assert (Path(made) / "evaluation" / "evaluation.json").exists()
     answer(folder / f"fold-{fold}", arm)
@@ -228,6 +228,7 @@ def all_settings(answers: proof_recall.Answers) -> proof_recall.Answers:
     """The same absences once in each of POPE's settings."""
     codes = kind_codes(["random", "popular", "co_occurring"])
     return proof_recall.Answers(
+        prompts=list(answers.prompts) * 3,
         presence_n=np.concatenate([answers.presence_n] * 3),
         present_n=np.concatenate([answers.present_n] * 3),
         kind_n=np.repeat(codes, len(answers.kind_n)),
@@ -301,6 +302,7 @@ def answers_of(presence: list[float], *, threshold: float) -> proof_recall.Answe
     """Absences and, last, a presence, each of a picture of its own."""
     num = len(presence)
     return proof_recall.Answers(
+        prompts=[(f"test-{row}", "cat") for row in range(num)],
         presence_n=np.asarray(presence, np.float32),
         present_n=np.arange(num) == num - 1,
         kind_n=np.zeros(num, np.int64),
