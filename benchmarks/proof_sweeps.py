@@ -8,7 +8,9 @@ from manifests.recipe import default_mined_kinds
 from manifests.sample import NegativeKind
 
 _ARM = {arm.name: arm for arm in ARMS}
-_HALF_HARD = {kind: share for kind, share in EVERY_KIND.items() if kind is not NegativeKind.RANDOM}
+_HALF_HARD: dict[NegativeKind, float] = {
+    kind: share for kind, share in EVERY_KIND.items() if kind is not NegativeKind.RANDOM
+}
 _ALL_HARD = {kind: 2 * share for kind, share in _HALF_HARD.items()}
 _TENTH_HARD = {NegativeKind.RANDOM: 0.9} | {kind: round(share / 5, 3) for kind, share in _HALF_HARD.items()}
 

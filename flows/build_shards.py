@@ -62,12 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     import msgspec  # from here on what --help need not wait for
 
     from flows.building import build
+    from manifests import files
     from manifests.recipe_file import load_recipe
     from manifests.stage import progress_bar
 
     recipe = load_recipe(options.recipe)
-    with _executor(options) as executor, progress_bar() as progress:
-        manifest = build(recipe, _place(options), executor=executor, progress=progress, where=options.recipe)
+    place = files.absolute(options.out) if options.scheduler else options.out
+    with _executor(options, place) as executor, progress_bar() as progress:
+        manifest = build(recipe, place, executor=executor, progress=progress, where=options.recipe)
     if options.as_json:
         sys.stdout.buffer.write(msgspec.json.encode(manifest) + b"\n")  # UTF-8, whatever the locale
     else:
@@ -76,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _executor(options: Options) -> Iterator[Executor]:
+def _executor(options: Options, place: str) -> Iterator[Executor]:
     """What runs the parts: this machine's processes, or a cluster all of whose workers see the build's folder."""
     if not options.scheduler:
         from manifests.stage import local_executor
@@ -87,15 +89,8 @@ def _executor(options: Options) -> Iterator[Executor]:
     from flows.dask_executor import dask_executor
 
     with dask_executor(options.scheduler) as dask:
-        dask.require_sees(_place(options))
+        dask.require_sees(place)
         yield dask
-
-
-def _place(options: Options) -> str:
-    """The build's folder; absolute for workers that stand in another folder."""
-    from manifests import files
-
-    return os.path.abspath(options.out) if options.scheduler and files.is_local(options.out) else options.out
 
 
 def _show(manifest: "Manifest", out: str) -> None:

@@ -4,7 +4,6 @@
 gone on with by the next one into the same folder.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Annotated, Any, Literal, ParamSpec
@@ -83,7 +82,7 @@ def mine_negatives(
     """Mine hard negatives from a finished build; the table's place comes back."""
     from miners.hard_negatives import Request, mine_build
 
-    folder, place = build or _demo_build(workers, scheduler), _place(out, scheduler)
+    folder, place = build or _demo_build(workers, scheduler), files.absolute(out) if scheduler else out
     settings = Mine(
         encoder=encoder,
         predictions=list(predictions),
@@ -137,7 +136,7 @@ def close_the_loop(
     from flows.rounds import close_the_loop as close_plain
     from student.config import read_config
 
-    name, place = recipe or demo_recipe(), _place(out, scheduler)
+    name, place = recipe or demo_recipe(), files.absolute(out) if scheduler else out
     learning = Learning(config=read_config(config or (None if recipe else CONFIG)), epochs=epochs or None)
     with open_tasks(place, workers, scheduler) as executor, ArtifactProgress() as progress:
         found = close_plain(
@@ -159,7 +158,7 @@ def close_the_loop(
 
 def _build(recipe: str, out: str, *, workers: int, scheduler: str) -> None:
     """A finished build, told in artifacts."""
-    asked, place = load_recipe(recipe), _place(out, scheduler)
+    asked, place = load_recipe(recipe), files.absolute(out) if scheduler else out
     with open_tasks(place, workers, scheduler) as executor, ArtifactProgress() as progress:
         manifest = build_plain(asked, place, executor=executor, progress=progress, where=recipe)
     publish_build(manifest, out)
@@ -169,8 +168,3 @@ def _demo_build(workers: int, scheduler: str) -> str:
     """The folder of the demo world's build, built where it is not."""
     _build(demo_recipe(), BUILD, workers=workers, scheduler=scheduler)
     return BUILD
-
-
-def _place(out: str, scheduler: str) -> str:
-    """Where to write; absolute for workers that stand in another folder."""
-    return os.path.abspath(out) if scheduler and files.is_local(out) else out

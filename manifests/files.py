@@ -39,6 +39,11 @@ def is_local(uri: str) -> bool:
     return not _URL.match(uri)
 
 
+def absolute(uri: str) -> str:
+    """The same place for a process that stands in another folder."""
+    return os.path.abspath(uri) if is_local(uri) else uri
+
+
 def join(base: str, *names: str) -> str:
     """`base` with `names` below it, for paths and URLs alike."""
     if is_local(base):

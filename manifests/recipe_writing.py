@@ -14,7 +14,7 @@ _WORDS = ("", "present", RETRIEVE)  # stand where a path may stand, and are none
 
 def moved(recipe: Recipe, folder: str) -> Recipe:
     """The same recipe as a file in `folder` says it: what was relative stays so, and names the same place."""
-    home = os.path.abspath(folder) if files.is_local(folder) else folder
+    home = files.absolute(folder)
 
     def seen(uri: str) -> str:
         if uri in _WORDS or not files.is_local(uri) or os.path.isabs(uri):

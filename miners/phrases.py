@@ -9,7 +9,6 @@ Each mask's crop is looked up among the phrases of the vocabulary, and believed 
 import argparse
 import logging
 import math
-import os
 import sys
 from collections.abc import Sequence
 
@@ -120,8 +119,7 @@ def _recipe_of(catalog: str) -> Recipe:
     recorded = files.join(catalog, "work", CATALOG_RECIPE)
     if files.exists(recorded):
         return msgspec.json.decode(files.read_bytes(recorded), type=Recipe)
-    data = catalog if not files.is_local(catalog) else os.path.abspath(catalog)
-    return Recipe(name="sa1b", mix={"sa1b": "rest"}, sources={"sa1b": Sa1bSource(data=data)})
+    return Recipe(name="sa1b", mix={"sa1b": "rest"}, sources={"sa1b": Sa1bSource(data=files.absolute(catalog))})
 
 
 def _work_of(options: argparse.Namespace) -> str:

@@ -7,7 +7,6 @@ asked, cut out at the box where it is a positive.
 # M rows of the table
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -97,7 +96,7 @@ def build_of_table(uri: str) -> str | None:
         TableError: it is missing or no Parquet.
     """
     named = (_open(uri).schema_arrow.metadata or {}).get(b"absentia.build", b"").decode(errors="replace")
-    path = os.path.abspath(uri) if files.is_local(uri) else uri
+    path = files.absolute(uri)
     above = list(_folders_above(path))
     beside = path.rpartition("/")[0] or "/"
     candidates = [*((files.resolve(beside, named), named) if named else ()), *above]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from student.bootstrap import NUM_DRAWS, draw_weights
+from student.confusion import Confusion, mcc, only_two_sided
 from student.judged import Judged
 from student.readings import Drop
 
@@ -96,12 +97,8 @@ def _value(metric: str, sums_xc: _Floats) -> _Floats:
     if metric == "miou":
         miou: _Floats = np.divide(iou, num, out=np.full_like(iou, np.nan), where=num > 0)
         return miou
-    labels = (hit + miss) * (alarm + refused)
-    answers = (hit + alarm) * (miss + refused)
-    known = labels * answers > 0
-    mcc = np.divide(hit * refused - alarm * miss, np.sqrt(labels * answers), out=np.zeros_like(hit), where=known)
-    found: _Floats = np.where(labels > 0, mcc, np.nan)
-    return found
+    counts = Confusion(tp=hit, fp=alarm, fn=miss, tn=refused)
+    return only_two_sided(mcc(counts), counts)
 
 
 def num_flipped(base: Judged, found: Judged) -> int:

@@ -69,7 +69,7 @@ class HfPictures:
             RecipeError: a column that the recipe names does not exist.
             SourceError: the data set cannot be read, or holds no row.
         """
-        work = os.path.abspath(work) if files.is_local(work) else work
+        work = files.absolute(work)
         with _cache_folder(work) as cache_folder:
             data_set = open_data_set(self.name, self.table, self.recipe, cache_folder=cache_folder)
             seen = f"{_SPILL_VERSION} {ROWS_OF_PART} ".encode() + data_set.digest_input

@@ -23,6 +23,12 @@ def interrupted_commit(uri: str, error: BaseException) -> None:
         raise error
 
 
+def test_a_path_is_made_absolute_and_a_url_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert files.absolute("build") == str(tmp_path / "build")
+    assert files.absolute("s3://bucket/build") == "s3://bucket/build"
+
+
 def test_a_commit_appears_whole_or_not_at_all_on_disk_and_in_memory(tmp_path: Path) -> None:
     for place in places(tmp_path):
         uri = files.join(place, "a.bin")
