@@ -40,6 +40,7 @@ class LossConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     soft_mask: Share = 0.0  # of the teacher's mask in the target, likewise; where no whole mask is known it is all
     align_image: Weight = 1.0  # phase 1
     align_text: Weight = 1.0
+    align_match: Weight = 1.0  # 0 for a teacher whose rows of pictures and of phrases share no space
 
 
 class AugmentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,15 +1,16 @@
 """The student in training: with the heads that align it to a teacher, and the losses of each phase."""
 
-# B samples, P prompts, U distinct phrases, C width of the student, D width of the teacher's rows, M side of masks
+# B samples, P prompts, U distinct phrases, K of the teacher's phrases, L tokens, C width of the student, D of the
+# teacher's rows, M side of masks
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from student.config import LossConfig, OptimiserConfig
 from student.lesson import Lesson
-from student.losses import Summed, alignment_loss, mask_losses, presence_loss
+from student.losses import Summed, alignment_loss, mask_losses, match_loss, presence_loss
 from student.model import Answer, Student
 from student.schedule import ALIGNMENT
 
@@ -27,20 +28,32 @@ class Learner(nn.Module):
             {name: nn.Linear(width, teacher_width) for name in ("image", "text")} if teacher_width else {}
         )
 
-    def forward(self, phase: int, images_b3ss: Tensor, tokens_ul: Tensor, phrase_bp: Tensor) -> tuple[Tensor, Tensor]:
-        """Aligned rows of pictures [B, D] and prompts [B, P, D] in phase 1; presence and mask logits in phase 2."""
-        if phase == ALIGNMENT:
-            image_bc = self.student.image(images_b3ss).cells_bnc.mean(1)
-            text_ud = self.align["text"](self.student.text(tokens_ul))
-            return self.align["image"](image_bc), text_ud[phrase_bp]
-        answer = self.student(images_b3ss, tokens_ul, phrase_bp)
-        return answer.presence_bp, answer.masks_bphw
+    def forward(
+        self, phase: int, images_b3ss: Tensor, tokens_ul: Tensor, phrase_bp: Tensor, matched_kl: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """What the losses of a phase are of.
+
+        Phase 1: aligned rows of pictures [B, D] and of prompts [B, P, D], and presence logits [B, K] of the phrases
+        that every picture is matched with, if any. Phase 2: presence and mask logits.
+        """
+        if phase != ALIGNMENT:
+            answer = self.student(images_b3ss, tokens_ul, phrase_bp)
+            return answer.presence_bp, answer.masks_bphw
+        seen = self.student.image(images_b3ss)
+        image_bd = self.align["image"](seen.cells_bnc.mean(1))
+        text_ud = self.align["text"](self.student.text(tokens_ul))
+        if matched_kl is None:
+            return image_bd, text_ud[phrase_bp]
+        return image_bd, text_ud[phrase_bp], self.student.decoder.match(seen, self.student.text(matched_kl))
 
     def teach_only(self, phase: int, config: OptimiserConfig) -> None:
         """Let gradients reach what the phase trains, and nothing else."""
         aligns = phase == ALIGNMENT
         self.student.requires_grad_(requires_grad=True)
-        self.student.decoder.requires_grad_(requires_grad=not aligns)
+        decoder = self.student.decoder
+        decoder.requires_grad_(requires_grad=not aligns)
+        for matching in (decoder.query, decoder.presence):
+            matching.requires_grad_(requires_grad=True)
         self.align.requires_grad_(requires_grad=aligns)
         encoder = self.student.image.encoder
         if not config.image_learning_rate:
@@ -53,11 +66,12 @@ class Learner(nn.Module):
 def phase_losses(learner: nn.Module, phase: int, lesson: Lesson, config: LossConfig) -> Losses:
     """The losses of one lesson, by name; those of weight 0 are left out."""
     batch, asked = lesson.batch, lesson.asked
-    first, second = learner(phase, batch.images, asked.tokens_ul, asked.phrase_bp)
     if phase == ALIGNMENT:
-        found = _alignment_losses(first, second, lesson)
+        rows = learner(phase, batch.images, asked.tokens_ul, asked.phrase_bp, lesson.matched_kl)
+        found = _alignment_losses(rows, lesson)
     else:
-        answer = Answer(presence_bp=first, masks_bphw=second)
+        presence_bp, masks_bphw = learner(phase, batch.images, asked.tokens_ul, asked.phrase_bp)
+        answer = Answer(presence_bp=presence_bp, masks_bphw=masks_bphw)
         cross, dice = mask_losses(answer, batch, lesson.soft_bpmm)
         found = {
             "presence": presence_loss(answer, batch, config, lesson.soft_bp),
@@ -68,17 +82,21 @@ def phase_losses(learner: nn.Module, phase: int, lesson: Lesson, config: LossCon
     return {name: summed for name, summed in found.items() if weights[name]}
 
 
-def _alignment_losses(image_bd: Tensor, text_bpd: Tensor, lesson: Lesson) -> Losses:
-    """Over pictures, and over prompts whose phrase the teacher has."""
+def _alignment_losses(rows: Sequence[Tensor], lesson: Lesson) -> Losses:
+    """Over pictures, over prompts whose phrase the teacher has, and over all pairs of pictures and its phrases."""
     teacher_ud, taught_u, features_bd = lesson.teacher_ud, lesson.taught_u, lesson.batch.features
     if teacher_ud is None or taught_u is None or features_bd is None:
         return {}
     phrase_bp = lesson.asked.phrase_bp
     taught_bp = lesson.batch.valid & taught_u[phrase_bp]
-    return {
+    image_bd, text_bpd, *match = rows
+    found = {
         "align_image": alignment_loss(image_bd, features_bd),
         "align_text": alignment_loss(text_bpd[taught_bp], teacher_ud[phrase_bp[taught_bp]]),
     }
+    if lesson.match_bk is not None:
+        found["align_match"] = match_loss(match[0], lesson.match_bk)
+    return found
 
 
 def weights_of(config: LossConfig) -> Mapping[str, float]:
@@ -89,6 +107,7 @@ def weights_of(config: LossConfig) -> Mapping[str, float]:
         "mask_dice": config.mask_dice,
         "align_image": config.align_image,
         "align_text": config.align_text,
+        "align_match": config.align_match,
     }
 
 

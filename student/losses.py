@@ -73,3 +73,12 @@ def alignment_loss(rows_nd: Tensor, teacher_nd: Tensor) -> Summed:
     """One minus the cosine between the student's rows and the teacher's, summed over rows."""
     cosine_n = functional.cosine_similarity(rows_nd.float(), teacher_nd.float(), dim=-1)
     return Summed((1 - cosine_n).sum(), torch.tensor(len(rows_nd), device=rows_nd.device))
+
+
+def match_loss(logits_bk: Tensor, target_bk: Tensor) -> Summed:
+    """The squared difference of presence logits from the teacher's, summed over pictures and phrases.
+
+    Source: Ba and Caruana, 2014, "Do Deep Nets Really Need to be Deep?", arXiv 1312.6184, eq. 2.
+    """
+    squared_bk = (logits_bk.float() - target_bk) ** 2
+    return Summed(squared_bk.sum(), torch.tensor(squared_bk.numel(), device=squared_bk.device))

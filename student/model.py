@@ -171,6 +171,11 @@ class Decoder(nn.Module):
             masks_bphw=masks_bpn.reshape(batch, -1, height, width),
         )
 
+    def match(self, seen: Seen, rows_uc: Tensor) -> Tensor:
+        """Presence logits [B, U] of every phrase in every picture, without masks."""
+        logits_bu: Tensor = self.presence(self.query(rows_uc), seen.cells_bnc)
+        return logits_bu
+
 
 class Match(nn.Module):
     """Whether any cell of a picture shows a phrase: a soft maximum over the cells, as in multiple instance learning.
@@ -188,7 +193,7 @@ class Match(nn.Module):
         self.bias = nn.Parameter(torch.tensor(PRIOR_LOGIT))
 
     def forward(self, phrases_bpc: Tensor, cells_bnc: Tensor) -> Tensor:
-        """Logits of presence [B, P]."""
+        """Logits of presence [B, P]; phrases [P, C] are put to every picture."""
         num_cells, width = cells_bnc.shape[1:]
         scores_bpn = phrases_bpc @ cells_bnc.transpose(1, 2) * (self.log_scale.exp() * width**-0.5)
         sharpness = self.log_sharpness.exp()

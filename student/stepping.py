@@ -49,7 +49,7 @@ class Stepper:
         Raises:
             TrainingError: a loss or gradient is no finite number.
         """
-        lesson = self._tutor.prepare(batch, place.phase)
+        lesson = self._tutor.prepare(batch, place.phase, step=step)
         set_rate(self._optimiser, rate_factor(place, self._config.optimiser))
         with autocast(self._config, self._ranks.device):
             losses = phase_losses(self._module, place.phase, lesson, self._config.losses)

@@ -4,7 +4,7 @@ Phrases are looked up as strings, so that the teacher keeps its tokenizer and th
 `miners.embed` wrote is read without its crops.
 """
 
-# U phrases asked, V phrases of the table, D width of the teacher's rows
+# B pictures, U phrases asked, K phrases matched, V phrases of the table, D width of the teacher's rows
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from manifests import files, tables
 from manifests.errors import TableError
 from shards.labels import phrase_id
+from student.model import PRIOR_LOGIT
 
+SPREAD = 2.0  # logits of presence for one standard deviation of the cosines
+
+_SEEN = 1024  # pictures and phrases that tell where cosines lie
 _PASSED_OVER = ("crops", "work")  # folders that hold rows of neither pictures nor phrases
 
 
@@ -29,6 +34,8 @@ class Teacher:
     parts: list[str]  # files; `LoaderOptions.features` joins those of pictures
     row_of: dict[str, int]  # by casefolded phrase
     rows_vd: Tensor  # float16
+    mean: float  # of the cosines between pictures and phrases
+    deviation: float
 
     @property
     def width(self) -> int:
@@ -40,6 +47,23 @@ class Teacher:
         found_u = torch.tensor([self.row_of.get(phrase_id(phrase), -1) for phrase in phrases], dtype=torch.int64)
         known_u = found_u >= 0
         return torch.where(known_u[:, None], self.rows_vd[found_u.clamp(min=0)], 0), known_u
+
+    def draw_phrases(self, num: int, *, seed: int, step: int) -> list[str]:
+        """At most `num` phrases; other ones in each step where there are more."""
+        phrases = list(self.row_of)
+        if len(phrases) <= num:
+            return phrases
+        drawn = np.random.default_rng((seed, step)).choice(len(phrases), num, replace=False)
+        return [phrases[row] for row in drawn.tolist()]
+
+    def match(self, features_bd: Tensor, phrases: Sequence[str]) -> Tensor:
+        """Presence logits [B, K] of phrases that the table has: their cosines with pictures' rows, standardised.
+
+        Where cosines lie is an encoder's own affair, so they are told in standard deviations.
+        """
+        rows_kd = self.phrase_rows(phrases)[0]
+        cosine_bk = _unit(features_bd) @ _unit(rows_kd).T
+        return SPREAD * (cosine_bk - self.mean) / self.deviation + PRIOR_LOGIT
 
     def num_unknown(self, phrases: Sequence[str]) -> int:
         """How many of `phrases` the table lacks."""
@@ -67,7 +91,34 @@ def read_teacher(uris: Sequence[str]) -> Teacher:
     row_of: dict[str, int] = {}
     for row, phrase in enumerate(found["phrase"].to_pylist()):
         row_of.setdefault(phrase_id(phrase), row)
-    return Teacher(parts=parts, row_of=row_of, rows_vd=torch.from_numpy(values.reshape(-1, lengths[0])))
+    rows_vd = torch.from_numpy(values.reshape(-1, lengths[0]))
+    mean, deviation = _moments(_some_pictures(parts, lengths[0]), rows_vd)
+    return Teacher(parts=parts, row_of=row_of, rows_vd=rows_vd, mean=mean, deviation=deviation)
+
+
+def _some_pictures(parts: Sequence[str], width: int) -> Tensor:
+    """The first rows of pictures [N, D], enough to tell where cosines lie."""
+    groups, num = [torch.zeros((0, width))], 0
+    for part in parts:
+        table = tables.read_table(part, tables.EMBEDDINGS, ["key", "phrase", "row"])
+        table = table.filter(pc.and_(pc.not_equal(table["key"], ""), pc.equal(table["phrase"], "")))[: _SEEN - num]
+        rows = table["row"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+        groups.append(torch.from_numpy(rows.reshape(-1, width)))
+        num += table.num_rows
+        if num == _SEEN:
+            break
+    return torch.cat(groups)
+
+
+def _moments(pictures_nd: Tensor, phrases_vd: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation of the cosines; 0 and 1 where there are none, or they are all one."""
+    cosine_nv = _unit(pictures_nd) @ _unit(phrases_vd[:: max(1, len(phrases_vd) // _SEEN)]).T
+    deviation = cosine_nv.std(correction=0).item() if cosine_nv.numel() else 0.0
+    return (cosine_nv.mean().item(), deviation) if deviation > 0 else (0.0, 1.0)
+
+
+def _unit(rows_nd: Tensor) -> Tensor:
+    return functional.normalize(rows_nd.float(), dim=-1)
 
 
 def _parts(uri: str) -> list[str]:

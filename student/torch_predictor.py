@@ -62,8 +62,9 @@ class TorchPredictor(Predictor, FeatureGiver):
         return self._unit(self._see(images_b3ss).cells_bnc.mean(1))
 
     def phrase_rows(self, phrases: Sequence[str]) -> NDArray[np.float32]:
-        """The text tower's row of each phrase, as a unit row [V, C]."""
-        return self._unit(self._rows_of(phrases))
+        """What is matched with each picture's cells, as a unit row [V, C]."""
+        with torch.inference_mode():
+            return self._unit(self.student.decoder.query(self._rows_of(phrases)))
 
     def _unit(self, rows_nc: Tensor) -> NDArray[np.float32]:
         rows: NDArray[np.float32] = functional.normalize(rows_nc.float(), dim=1).cpu().numpy()

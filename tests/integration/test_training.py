@@ -87,7 +87,7 @@ def test_a_run_leaves_what_its_folder_promises(whole: Path) -> None:
     assert [line.step for line in losses] == list(range(1, record.steps + 1))
     assert [line.position for line in losses] == [8 * line.step for line in losses]
     assert {line.phase: set(line.losses) for line in losses} == {
-        1: {"align_image", "align_text"},
+        1: {"align_image", "align_text", "align_match"},
         2: {"presence", "mask_bce", "mask_dice"},
     }
     assert [line.epoch for line in lines if isinstance(line, ValLine)] == [0, 1]

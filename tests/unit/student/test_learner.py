@@ -16,6 +16,7 @@ from student.schedule import Place, make_schedule
 from student.soft_targets import blend_masks
 from student.stepping import Stepper
 from student.teacher import Teacher
+from student.tokens import ask
 from tests.students import TINY, tiny_config
 
 PLAIN = AugmentConfig(flip=0, crop=0, brightness=0)
@@ -105,11 +106,52 @@ def test_what_is_minimised_are_weighted_means_over_what_all_ranks_hold() -> None
 def test_alignment_leaves_out_phrases_that_the_teacher_lacks_and_pulls_on_the_others() -> None:
     learner = make_learner(teacher_width=6)
     rows = torch.eye(6, dtype=torch.float16)[:1]
-    teacher = Teacher(parts=[], row_of={"cat": 0}, rows_vd=rows)
+    teacher = Teacher(parts=[], row_of={"cat": 0}, rows_vd=rows, mean=0.0, deviation=1.0)
     batch = replace(make_batch(), features=torch.eye(6, dtype=torch.float16)[1:3])
     losses = phase_losses(learner, 1, tutor(teacher=teacher).prepare(batch, 1), LossConfig())
-    assert {name: int(found.num) for name, found in losses.items()} == {"align_image": 2, "align_text": 2}
+    assert {name: int(found.num) for name, found in losses.items()} == {
+        "align_image": 2,
+        "align_text": 2,
+        "align_match": 2,
+    }
     assert 0 < means(losses)["align_text"] < 2
+
+
+def test_matching_teaches_presence_what_the_teacher_thinks_of_every_phrase_in_every_picture() -> None:
+    learner = make_learner(teacher_width=2)
+    rows = torch.eye(2, dtype=torch.float16)
+    teacher = Teacher(parts=[], row_of={"cat": 0, "kite": 1}, rows_vd=rows, mean=0.5, deviation=0.5)
+    batch = replace(make_batch(), features=rows.flip(0))  # a kite and a cat, whatever the labels say
+    lesson = tutor(teacher=teacher).prepare(batch, 1)
+    learner.teach_only(1, OptimiserConfig())
+    optimiser = torch.optim.AdamW([weight for weight in learner.parameters() if weight.requires_grad], lr=3e-3)
+    for _ in range(40):
+        optimiser.zero_grad()
+        found = phase_losses(learner, 1, lesson, LossConfig())["align_match"]
+        (found.total / found.num).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    tokens = ask([["cat", "kite"], ["cat", "kite"]], context=TINY.context)
+    presence_bp, _ = learner(2, batch.images, tokens.tokens_ul, tokens.phrase_bp)
+    torch.testing.assert_close(presence_bp, torch.tensor([[-3.0, 1.0], [1.0, -3.0]]), atol=0.5, rtol=0)
+
+
+def test_without_matching_a_lesson_has_nothing_to_match() -> None:
+    learner = make_learner(teacher_width=2)
+    rows = torch.eye(2, dtype=torch.float16)
+    teacher = Teacher(parts=[], row_of={"cat": 0, "dog": 1}, rows_vd=rows, mean=0.0, deviation=1.0)
+    config = tiny_config(augmentation=PLAIN, losses=LossConfig(align_match=0))
+    lesson = tutor(teacher=teacher, config=config).prepare(replace(make_batch(), features=rows), 1)
+    assert lesson.matched_kl is None
+    assert set(phase_losses(learner, 1, lesson, config.losses)) == {"align_image", "align_text"}
+
+
+def test_phrases_that_are_too_long_are_not_matched() -> None:
+    rows = torch.eye(2, dtype=torch.float16)
+    teacher = Teacher(parts=[], row_of={"cat": 0, "cat " * 40: 1}, rows_vd=rows, mean=0.0, deviation=1.0)
+    lesson = tutor(teacher=teacher).prepare(replace(make_batch(), features=rows), 1)
+    assert lesson.matched_kl is not None
+    assert lesson.match_bk is not None
+    assert len(lesson.matched_kl) == lesson.match_bk.shape[1] == 1
 
 
 def test_positives_only_leaves_absent_prompts_out_of_every_loss() -> None:
@@ -121,7 +163,9 @@ def test_positives_only_leaves_absent_prompts_out_of_every_loss() -> None:
 def test_phases_train_what_is_theirs() -> None:
     learner = make_learner(teacher_width=6)
     learner.teach_only(1, OptimiserConfig())
-    assert not any(p.requires_grad for p in learner.student.decoder.parameters())
+    decoder = learner.student.decoder
+    taught = {name.partition(".")[0] for name, weight in decoder.named_parameters() if weight.requires_grad}
+    assert taught == {"query", "presence"}
     assert all(p.requires_grad for p in learner.align.parameters())
     learner.teach_only(2, OptimiserConfig(image_learning_rate=0))
     assert all(p.requires_grad for p in learner.student.decoder.parameters())

@@ -6,7 +6,8 @@ import torch
 
 from manifests import tables
 from manifests.errors import TableError
-from student.teacher import read_teacher
+from student.model import PRIOR_LOGIT
+from student.teacher import SPREAD, read_teacher
 
 Row = tuple[str, str, list[float]]  # key, phrase, row
 
@@ -27,6 +28,32 @@ def test_phrases_are_found_as_strings_whatever_their_case(tmp_path: Path) -> Non
     assert known.tolist() == [True, True, False]
     assert torch.equal(found.float(), torch.tensor([[0.0, 1], [1, 0], [0, 0]]))
     assert teacher.num_unknown(["dog", "kite", "wombat"]) == 2
+
+
+def test_cosines_are_told_as_logits_by_where_the_tables_cosines_lie(tmp_path: Path) -> None:
+    rows: list[Row] = [("a-1", "", [4, 0]), ("a-2", "", [0, 2]), ("", "cat", [1, 0]), ("", "dog", [0, 9])]
+    teacher = read_teacher([str(write_rows(tmp_path / "t.parquet", rows))])
+    assert (teacher.mean, teacher.deviation) == (0.5, 0.5)  # of 1, 0, 0 and 1
+    found = teacher.match(torch.tensor([[1.0, 0], [3, 4]], dtype=torch.float16), ["cat", "dog"])
+    above, below = PRIOR_LOGIT + SPREAD, PRIOR_LOGIT - SPREAD
+    expected = [[above, below], [PRIOR_LOGIT + 0.2 * SPREAD, PRIOR_LOGIT + 0.6 * SPREAD]]  # cosines .6 and .8
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-3, rtol=0)
+
+
+def test_a_table_without_pictures_or_of_one_cosine_has_no_spread_to_divide_by(tmp_path: Path) -> None:
+    alone = read_teacher([str(write_rows(tmp_path / "t.parquet", [("", "cat", [1, 0]), ("", "dog", [0, 1])]))])
+    one = read_teacher([str(write_rows(tmp_path / "u.parquet", [("a-1", "", [1, 0]), ("", "cat", [1, 0])]))])
+    assert (alone.mean, alone.deviation) == (one.mean, one.deviation) == (0.0, 1.0)
+
+
+def test_every_step_matches_other_phrases_where_there_are_many(tmp_path: Path) -> None:
+    rows: list[Row] = [("", f"thing {number}", [1, number]) for number in range(9)]
+    teacher = read_teacher([str(write_rows(tmp_path / "t.parquet", rows))])
+    assert teacher.draw_phrases(9, seed=0, step=0) == [f"thing {number}" for number in range(9)]
+    drawn = [teacher.draw_phrases(4, seed=0, step=step) for step in range(20)]
+    assert {len(set(phrases)) for phrases in drawn} == {4}
+    assert {phrase for phrases in drawn for phrase in phrases} == set(teacher.row_of)
+    assert drawn[3] == teacher.draw_phrases(4, seed=0, step=3) != teacher.draw_phrases(4, seed=1, step=3)
 
 
 def test_a_folder_of_parts_is_read_without_its_crops(tmp_path: Path) -> None:
