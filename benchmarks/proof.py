@@ -117,6 +117,27 @@ def wanted(arms: str, sweeps: str) -> list[Arm]:
     return list({arm.name: arm for arm in (*(arm for arm in ARMS if arm.name in before), *asked)}.values())
 
 
+def learn(place: Path, arm: Arm, folder: Path, epochs: int, config: str) -> None:
+    """The student of an arm's build, trained unless it is."""
+    made, trained, log = str(place / "build"), place / "run", place / "log.txt"
+    record = read_run(str(trained))
+    if record is not None and record.finished:
+        return
+    student = place / "student.toml"
+    student.write_bytes(msgspec.toml.encode(changed(msgspec.toml.decode(config), arm.student)))
+    options, length = ["--config", str(student), *arm.train], [str(arm.epochs or epochs)]
+    if arm.aligned:
+        teacher = str(place / "teacher")
+        run("miners.embed", made, "--out", teacher, "--encoder", "conse", "--quiet", log=log)
+        options += ["--teacher", teacher, "--phases", "1,2"]
+        length = [str(arm.aligned), *length]
+    if (trained / "last.safetensors").exists():
+        options += ["--resume"]
+    elif arm.begins_with:
+        options += ["--init", str(folder / arm.begins_with / "run")]
+    run("student.train", made, "--out", str(trained), "--quiet", *options, "--epochs", ",".join(length), log=log)
+
+
 def settle(folder: Path, arm: Arm, world: Path, counts: dict[str, int], epochs: int, config: str) -> Path:
     """The evaluation of an arm, made unless it is there."""
     place = folder / arm.name
@@ -136,20 +157,10 @@ def settle(folder: Path, arm: Arm, world: Path, counts: dict[str, int], epochs: 
     proof_arms.write(recipe, proof_arms.recipe(arm, world, counts, predictions=predictions))
     if arm.mine is not None:
         share_embeddings(folder, place / "build")
-    made = build(recipe, place / "build")
-    trained = place / "run"
-    record = read_run(str(trained))
-    if record is None or not record.finished:
-        student = place / "student.toml"
-        student.write_bytes(msgspec.toml.encode(changed(msgspec.toml.decode(config), arm.student)))
-        options = ["--epochs", str(arm.epochs or epochs), "--config", str(student), *arm.train]
-        if (trained / "last.safetensors").exists():
-            options += ["--resume"]
-        elif arm.begins_with:
-            options += ["--init", str(folder / arm.begins_with / "run")]
-        run("student.train", str(made), "--out", str(trained), "--quiet", *options, log=log)
+    build(recipe, place / "build")
+    learn(place, arm, folder, epochs, config)
     judging = ("--split", "test", "--out", str(place / "evaluation"), "--name", arm.title, "--quiet")
-    run("student.evaluate", str(trained), str(folder / "judge"), *judging, log=log)
+    run("student.evaluate", str(place / "run"), str(folder / "judge"), *judging, log=log)
     return found
 
 

@@ -45,6 +45,7 @@ class Arm:
     student: dict[str, Any] = field(default_factory=dict)  # what the student's config says otherwise
     epochs: int | None = None  # where not as many as the others
     begins_with: str = ""  # the arm whose student's weights are the first
+    aligned: int = 0  # epochs of phase 1 before, with rows of the embedded encoder
 
 
 ARMS = (

@@ -105,6 +105,17 @@ SWEEPS = (
         },
     ),
     Sweep(
+        name="aligned",
+        question="Phase 1 before: four epochs of what the embedded encoder thinks of every phrase",
+        base=_ARM["c"],
+        points={
+            "c": _ARM["c"],
+            "c, aligned": _point("aligned", replace(_ARM["c"], aligned=4)),
+            "e": _ARM["e"],
+            "e, aligned": _point("aligned", replace(_ARM["e"], aligned=4)),
+        },
+    ),
+    Sweep(
         name="begin",
         question="From scratch, or from a student that met presences alone",
         base=_ARM["c"],

@@ -114,6 +114,7 @@ def test_every_point_of_a_sweep_is_a_recipe_of_its_own(folder: Path, tmp_path: P
                 str(arm.student),
                 arm.epochs,
                 arm.begins_with,
+                arm.aligned,
                 arm.train,
                 str(recipe.prompts),
                 str(recipe.mine),
