@@ -174,6 +174,7 @@ def train_on(request: "Request", ranks: "Ranks", progress: "Progress | None" = N
     from student.preparing import prepare
     from student.run_record import RunRecord
     from student.stopping import until_interrupt, until_sigterm
+    from student.teacher_check import match_auc
     from student.training import train
 
     with until_sigterm() as stop:
@@ -187,10 +188,29 @@ def train_on(request: "Request", ranks: "Ranks", progress: "Progress | None" = N
         if prepared.record.not_taught and ranks.leads:
             num, lacking = len(prepared.train.phrases), prepared.record.not_taught
             log.info("phase 1 leaves out %d of %d phrases: the teacher has no row of them", lacking, num)
+        if prepared.teacher is not None and prepared.settled.config.losses.align_match and ranks.leads:
+            _tell_of_match(match_auc(prepared.teacher, prepared.train_builds))
         shown = progress_bar(quiet=request.quiet or not ranks.leads) if progress is None else nullcontext(progress)
         with until_interrupt(stop.set) as interrupted, shown as bars:
             standing = train(prepared, ranks, bars, stop)
         return standing.told(prepared.record), interrupted.is_set()
+
+
+def _tell_of_match(auc: float | None) -> None:
+    from student.teacher_check import LEAST_AUC
+
+    if auc is None:
+        return
+    said = f"the teacher's rows tell a picture that shows a phrase from another one's with an AUC of {auc:.2f}"
+    if auc < LEAST_AUC:
+        log.warning(
+            "%s; expected %g or more, as phase 1 teaches presence by them. Give rows of pictures and phrases in one "
+            "space, as miners.embed writes them, or set losses.align_match = 0",
+            said,
+            LEAST_AUC,
+        )
+    else:
+        log.info("%s", said)
 
 
 def _request(options: argparse.Namespace, builds: dict[str, float | None]) -> "Request":
