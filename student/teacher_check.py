@@ -39,7 +39,8 @@ def match_auc(teacher: Teacher, folders: Sequence[str]) -> float | None:
     if len(kept) < 2:
         return None
     pictures_nd, phrases_nd = pictures_rd[row_n[kept]], phrases_nd[kept].float()
-    cosines = [torch.cosine_similarity(rows_nd, phrases_nd) for rows_nd in (pictures_nd, pictures_nd.roll(len(kept) // 2, 0))]
+    others_nd = pictures_nd.roll(len(kept) // 2, 0)
+    cosines = [torch.cosine_similarity(rows_nd, phrases_nd) for rows_nd in (pictures_nd, others_nd)]
     return auc(torch.cat(cosines).double().numpy(), np.arange(2 * len(kept)) < len(kept))
 
 
