@@ -7,7 +7,7 @@ import msgspec
 from rich.progress import Progress
 
 from manifests import files
-from manifests.recipe import MINED_KINDS, Mine, Recipe, recipe_sha256, resolved_encoder
+from manifests.recipe import MINED_KINDS, Mine, Recipe, opened_mine, recipe_sha256
 from manifests.sample import NegativeKind
 from shards.inventory import Inventory
 from shards.labels import Lexicon
@@ -30,7 +30,7 @@ def negatives_of(
     progress: Progress,
 ) -> list[str]:
     """The negatives tables that train may be asked from: what is mined here first, then those that the recipe names."""
-    settings = opened_settings(recipe)
+    settings = opened_mine(recipe)
     if settings is None:
         return []
     kinds = _kinds_to_mine(recipe)
@@ -47,22 +47,9 @@ def _kinds_to_mine(recipe: Recipe) -> list[NegativeKind]:
     return [kind for kind in asked if kind is not NegativeKind.FALSE_ALARM or has_predictions]
 
 
-def opened_settings(recipe: Recipe) -> Mine | None:
-    """The recipe's `[mine]` table with its paths as they are opened; None where it does not mine."""
-    if recipe.mine is None:
-        return None
-    lists = {
-        name: [recipe.resolve(uri) for uri in getattr(recipe.mine, name)]
-        for name in ("negatives", "predictions", "verifier", "decisions")
-    }
-    templates = recipe.resolve(recipe.mine.templates) if recipe.mine.templates else ""
-    encoder = resolved_encoder(recipe, recipe.mine)
-    return msgspec.structs.replace(recipe.mine, encoder=encoder, templates=templates, **lists)
-
-
 def decided_presences(inventory: Inventory, recipe: Recipe) -> Inventory:
     """The inventory with the presences that a person found: "it is there" becomes a label without a mask."""
-    settings = opened_settings(recipe)
+    settings = opened_mine(recipe)
     if settings is None or not settings.decisions:
         return inventory
     from miners.outside import read_decisions

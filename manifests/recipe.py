@@ -234,15 +234,14 @@ def side_files(recipe: Recipe) -> dict[str, str]:
 
 def mining_files(mine: Mine) -> list[str]:
     """The files that `[mine]` names, as it names them."""
-    tables = [*mine.negatives, *mine.predictions, *mine.verifier, *mine.decisions]
+    tables = [path for name in _MINE_TABLES for path in getattr(mine, name)]
     weights = "" if mine.encoder.startswith(ENCODER_FOLDER) else _encoder_path(mine.encoder)[1]
     return [name for name in [mine.templates, weights, *tables] if name]
 
 
-def resolved_encoder(recipe: Recipe, mine: Mine) -> str:
-    """The encoder's name, its path as the recipe's folder sees it."""
-    before, path = _encoder_path(mine.encoder)
-    return before + recipe.resolve(path) if path else mine.encoder
+def opened_mine(recipe: Recipe) -> Mine | None:
+    """The recipe's `[mine]` table, its paths as the recipe's folder sees them; None where it does not mine."""
+    return recipe.mine and _mine_with_paths(recipe.mine, lambda path: recipe.resolve(path) if path else "")
 
 
 def _encoder_path(encoder: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.errors import AbsentiaError, RecipeError
-from manifests.recipe import Recipe, portable, recipe_sha256, resolved_encoder, side_files
+from manifests.recipe import Recipe, opened_mine, portable, recipe_sha256, side_files
 from manifests.recipe_file import load_recipe, parse_recipe
 
 GOOD = """
@@ -204,8 +204,11 @@ def test_paths_of_the_mine_table_are_side_files_and_no_part_of_the_digest() -> N
         "sam3/verifier.parquet": "/data/sam3/verifier.parquet",
         "s3://bucket/decisions.json": "s3://bucket/decisions.json",
     }
-    assert recipe.mine is not None
-    assert resolved_encoder(recipe, recipe.mine) == "ViT-B-32@/data/weights/clip.safetensors"
+    opened = opened_mine(recipe)
+    assert opened is not None
+    assert opened.encoder == "ViT-B-32@/data/weights/clip.safetensors"
+    assert opened.templates == "/data/data/templates.toml"
+    assert opened.decisions == ["s3://bucket/decisions.json"]
     cut = portable(recipe).mine
     assert cut is not None
     assert (cut.encoder, cut.templates, cut.negatives) == (
@@ -226,15 +229,15 @@ def test_paths_of_the_mine_table_are_side_files_and_no_part_of_the_digest() -> N
 def test_an_encoder_s_name_that_is_no_path_stays_as_it_is(encoder: str) -> None:
     recipe = parsed(with_mine(f'encoder = "{encoder}"'))
     assert side_files(recipe) == {}
-    assert recipe.mine is not None
-    assert resolved_encoder(recipe, recipe.mine) == encoder
+    assert opened_mine(recipe) == recipe.mine
     assert portable(recipe).mine == recipe.mine
 
 
 def test_an_encoder_s_folder_is_resolved_and_cut_to_its_name() -> None:
     recipe = parsed(with_mine('encoder = "local-dir:models/clip"'))
-    assert recipe.mine is not None
-    assert resolved_encoder(recipe, recipe.mine) == "local-dir:/data/models/clip"
+    opened = opened_mine(recipe)
+    assert opened is not None
+    assert opened.encoder == "local-dir:/data/models/clip"
     cut = portable(recipe).mine
     assert cut is not None
     assert cut.encoder == "local-dir:clip"
