@@ -92,8 +92,10 @@ def share_embeddings(fold: Path, into: Path) -> None:
 
 
 def changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A student's config with the values of some tables replaced."""
-    return config | {name: config.get(name, {}) | table for name, table in changes.items()}
+    """A student's config with some values replaced, and some of those in its tables."""
+    return config | {
+        name: config.get(name, {}) | value if isinstance(value, dict) else value for name, value in changes.items()
+    }
 
 
 def wanted(arms: str, sweeps: str) -> list[Arm]:

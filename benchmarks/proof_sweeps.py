@@ -37,6 +37,16 @@ def _point(name: str, arm: Arm) -> Arm:
 
 SWEEPS = (
     Sweep(
+        name="seed",
+        question="The seed of the student and nothing else: what a difference of two runs is worth",
+        base=_ARM["c"],
+        points={
+            "0": _ARM["c"],
+            "1": _point("seed-1", replace(_ARM["c"], student={"seed": 1})),
+            "2": _point("seed-2", replace(_ARM["c"], student={"seed": 2})),
+        },
+    ),
+    Sweep(
         name="generated",
         question="Blank and noise pictures, share of all (random absences besides)",
         base=_ARM["c"],

@@ -128,11 +128,11 @@ def test_every_point_of_a_sweep_is_a_recipe_of_its_own(folder: Path, tmp_path: P
 def test_sweeps_are_asked_for_by_name_and_bring_what_they_begin_with() -> None:
     assert [arm.name for arm in proof.wanted("", "begin")] == ["a", "c", "c-begin-a-2", "c-begin-a-6"]
     assert [arm.name for arm in proof.wanted("f", "")] == ["e", "f"]
-    with pytest.raises(SystemExit, match=r"error: colour, z; expected arms of abcdefghi, sweeps of generated, absent"):
+    with pytest.raises(SystemExit, match=r"error: colour, z; expected arms of abcdefghi, sweeps of seed, generated"):
         proof.wanted("az", "begin,colour")
     config = {"batch_size": 16, "losses": {"focal_gamma": 0.0}}
-    changes = {"losses": {"presence": 4.0}, "model": {"size": 64}}
-    expected = {"batch_size": 16, "losses": {"focal_gamma": 0.0, "presence": 4.0}, "model": {"size": 64}}
+    changes = {"losses": {"presence": 4.0}, "model": {"size": 64}, "batch_size": 8}
+    expected = {"batch_size": 8, "losses": {"focal_gamma": 0.0, "presence": 4.0}, "model": {"size": 64}}
     assert proof.changed(config, changes) == expected
 
 
