@@ -9,6 +9,7 @@ from benchmarks.proof_recall import RECALL
 from benchmarks.proof_sweep_tables import on_common_folds
 from benchmarks.proof_sweeps import SWEEPS, Sweep
 from benchmarks.proof_tables import ArmRead, Figure, figure_of, of_settings
+from benchmarks.proof_world import FOLDS
 from student.pope import SETTINGS
 
 MARKS = {"random": ("#0072B2", "o"), "popular": ("#E69F00", "s"), "adversarial": ("#D55E00", "^")}  # Okabe and Ito
@@ -27,7 +28,7 @@ def draw(found: Mapping[str, ArmRead], folder: Path) -> list[Path]:
 def _draw_one(found: Mapping[str, ArmRead], told: str, path: Path, label: str) -> Path:
     from matplotlib.figure import Figure as Canvas
 
-    canvas = Canvas(figsize=(8, 3.6), layout="constrained")
+    canvas = Canvas(figsize=(9, 3.8), layout="constrained")
     axes = canvas.subplots()
     arms = [arm for arm in ARMS if arm.name in found]
     for number, setting in enumerate(SETTINGS):
@@ -36,8 +37,9 @@ def _draw_one(found: Mapping[str, ArmRead], told: str, path: Path, label: str) -
         places = [place + 0.18 * (number - 1) for place in range(len(arms))]
         values = [figure.value for figure in figures]
         axes.errorbar(places, values, bars(figures), fmt=marker, color=colour, capsize=3, label=setting)
-    names = [f"{arm.name} ({len(found[arm.name].evaluations)} folds)\n{fill(arm.title, 17)}" for arm in arms]
+    names = [f"{arm.name}\n{fill(arm.title, 13)}\n({len(found[arm.name].evaluations)} of {FOLDS})" for arm in arms]
     axes.set_xticks(range(len(arms)), names, fontsize="x-small")
+    axes.set_xlabel("arm (folds of it that are judged)", fontsize="x-small")
     axes.axhline(0, color="grey", linewidth=0.8)
     axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.0)
     axes.set_ylabel(label)
