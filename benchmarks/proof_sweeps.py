@@ -99,9 +99,11 @@ SWEEPS = (
         question="Epochs of phase 2",
         base=_ARM["c"],
         points={
-            "2": _point("epochs-2", replace(_ARM["c"], epochs=2)),
-            "6": _ARM["c"],
-            "10": _point("epochs-10", replace(_ARM["c"], epochs=10)),
+            "c, 2": _point("epochs-2", replace(_ARM["c"], epochs=2)),
+            "c, 6": _ARM["c"],
+            "c, 10": _point("epochs-10", replace(_ARM["c"], epochs=10)),
+            "e, 6": _ARM["e"],
+            "e, 10": _point("epochs-10", replace(_ARM["e"], epochs=10)),
         },
     ),
     Sweep(

@@ -205,9 +205,9 @@ def test_the_points_of_a_sweep_are_compared_on_the_folds_that_all_have(tmp_path:
     assert proof_page.main([str(tmp_path)]) == 0
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert "### Epochs of phase 2\n" in text
-    assert "| **6** | 1 | 0.50 / 0.00 / 1.00 |" in text
-    assert "### Epochs of phase 2: more than 6\n" in text
-    assert "| 2 | 0.000 [0.000, 0.000] | 0.000 [0.000, 0.000] |" in text
+    assert "| **c, 6** | 1 | 0.50 / 0.00 / 1.00 |" in text
+    assert "### Epochs of phase 2: more than c, 6\n" in text
+    assert "| c, 2 | 0.000 [0.000, 0.000] | 0.000 [0.000, 0.000] |" in text
     assert "### Random absences a picture" not in text  # one point alone
     assert (tmp_path / "proof-sweep-epochs.png").read_bytes().startswith(b"\x89PNG")
 
