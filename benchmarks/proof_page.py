@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.proof_figures import draw, draw_sweeps
+from benchmarks.proof_learnt import draw_learnt, learnt, tell
 from benchmarks.proof_sweep_tables import sweep_tables
 from benchmarks.proof_tables import read_all, tables
 
@@ -64,8 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     html: Path = options.html or options.folder / "results.html"
     figures: Path = options.figures or options.folder
     drawn = [*draw(found, figures), *draw_sweeps(found, figures)]
+    parts = [tables(found), sweep_tables(found)]
+    if len(pairs := learnt(options.folder, found)) > 1:
+        drawn.append(draw_learnt(pairs, figures))
+        parts.append(tell(pairs))
     head = written.read_text(encoding="utf-8").partition(BELOW)[0] if written.exists() else ""
-    text = head + BELOW + "\n\n" + tables(found) + "\n" + sweep_tables(found)
+    text = head + BELOW + "\n\n" + "\n".join(parts)
     written.write_text(text, encoding="utf-8")
     html.write_text(to_html(text, written.parent), encoding="utf-8")
     print(f"wrote {written}, {html} and {', '.join(map(str, drawn))}")

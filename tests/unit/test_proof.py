@@ -14,6 +14,7 @@ from benchmarks import (
     proof,
     proof_arms,
     proof_figures,
+    proof_learnt,
     proof_page,
     proof_pictures,
     proof_recall,
@@ -23,6 +24,7 @@ from benchmarks import (
 )
 from manifests.recipe_file import load_recipe
 from manifests.sample import NegativeKind
+from student.history import LossLine
 from student.paired import ImageSums
 from student.presence_metrics import kind_codes
 from tests.runs import make_evaluation, make_reading, make_run
@@ -210,6 +212,24 @@ def test_the_points_of_a_sweep_are_compared_on_the_folds_that_all_have(tmp_path:
     assert "| c, 2 | 0.000 [0.000, 0.000] | 0.000 [0.000, 0.000] |" in text
     assert "### Random absences a picture" not in text  # one point alone
     assert (tmp_path / "proof-sweep-epochs.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_was_left_to_learn_is_the_last_epochs_loss_of_presence(tmp_path: Path) -> None:
+    folder = tmp_path / "proof"
+    for arm, last, reached in (("c", 0.2, 0.4), ("d-aligned", 0.4, 0.2), ("g", 0.1, 0.1)):
+        evaluated(folder, 0, arm, reached)
+        losses = [(1, 0, {"align_match": 9.0}), (2, 0, {"presence": 0.9}), (2, 1, {"presence": last - 0.1})]
+        lines = [loss_line(*line) for line in [*losses, (2, 1, {"presence": last + 0.1})]]
+        make_run(folder / "fold-0" / arm / "run", history=lines)
+    pairs = proof_learnt.learnt(folder, proof_tables.read_all(folder))
+    assert pairs == {("c", 0): (pytest.approx(0.2), 0.4), ("d-aligned", 0): (pytest.approx(0.4), 0.2)}
+    assert "r = -1.00 over 2 runs" in proof_learnt.tell(pairs)
+    assert proof_page.main([str(folder)]) == 0
+    assert (folder / proof_learnt.NAME).read_bytes().startswith(b"\x89PNG")
+
+
+def loss_line(phase: int, epoch: int, losses: dict[str, float]) -> LossLine:
+    return LossLine(phase=phase, epoch=epoch, step=1, position=16, losses=losses, learning_rate=1e-3, samples_s=9.0)
 
 
 def test_recall_is_told_by_how_often_train_shows_a_phrase_and_auc_within_it() -> None:
