@@ -45,9 +45,15 @@ def to_html(text: str, folder: Path) -> str:
 
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text.replace(BELOW, ""))
     body = re.sub(r'src="([^":]+\.(png|jpg))"', inside, body)
+    body = re.sub(r"<h2>(.*?)</h2>", lambda match: f'<h2 id="{_anchor(match[1])}">{match[1]}</h2>', body)
     title = next((line.removeprefix("# ") for line in text.splitlines() if line.startswith("# ")), "The proof")
     head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}</body></html>\n'
+
+
+def _anchor(heading: str) -> str:
+    """What a link to a heading is called, as on GitHub."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -276,7 +276,11 @@ def test_means_intervals_and_differences_stand_on_the_page(tmp_path: Path) -> No
         evaluated(tmp_path, fold, "d", d)
     evaluated(tmp_path, 0, "a", 0.1)
     page = tmp_path / "results.md"
-    page.write_text("# Words of a person\n\n![alarms](proof-alarms.png)\n\n" + proof_page.BELOW + "\nstale")
+    page.write_text(
+        "# Words of a person\n\n[there](#what-came-and-when)\n\n## What came, and when\n\n![alarms](proof-alarms.png)\n\n"
+        + proof_page.BELOW
+        + "\nstale"
+    )
     assert proof_page.main([str(tmp_path)]) == 0
     text = page.read_text(encoding="utf-8")
     assert text.startswith("# Words of a person")
@@ -290,6 +294,8 @@ def test_means_intervals_and_differences_stand_on_the_page(tmp_path: Path) -> No
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     html = (tmp_path / "results.html").read_text(encoding="utf-8")
     assert "<title>Words of a person</title>" in html
+    assert 'href="#what-came-and-when"' in html
+    assert '<h2 id="what-came-and-when">What came, and when</h2>' in html
     assert html.count('src="data:image/png;base64,') == 1
     assert "<td>0.500 [0.000, 1.000]</td>" in html
 
