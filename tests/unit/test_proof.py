@@ -277,9 +277,8 @@ def test_means_intervals_and_differences_stand_on_the_page(tmp_path: Path) -> No
     evaluated(tmp_path, 0, "a", 0.1)
     page = tmp_path / "results.md"
     page.write_text(
-        "# Words of a person\n\n[there](#what-came-and-when)\n\n## What came, and when\n\n![alarms](proof-alarms.png)\n\n"
-        + proof_page.BELOW
-        + "\nstale"
+        "# Words of a person\n\n[there](#what-came-and-when)\n\n## What came, and when\n\n"
+        "![alarms](proof-alarms.png)\n\n" + proof_page.BELOW + "\nstale"
     )
     assert proof_page.main([str(tmp_path)]) == 0
     text = page.read_text(encoding="utf-8")
