@@ -36,7 +36,9 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
     done = train_together(
         build, tmp_path / "two", "--config", config, "--teacher", str(teacher), "--epochs", "1,1", "--workers", "1"
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    [warned] = done.stderr.splitlines()  # once, by the rank that leads: the rows of this teacher are noise
+    assert "with an AUC of 0.48; expected 0.55 or more" in warned
     assert len(read_history(str(tmp_path / "two"))) == len(read_history(str(tmp_path / "one")))
     for found, expected in zip(losses_of(tmp_path / "two"), losses_of(tmp_path / "one"), strict=True):
         assert found == pytest.approx(expected, rel=1e-4)
