@@ -102,6 +102,10 @@ def _some_pictures(parts: Sequence[str], width: int) -> Tensor:
     for part in parts:
         table = tables.read_table(part, tables.EMBEDDINGS, ["key", "phrase", "row"])
         table = table.filter(pc.and_(pc.not_equal(table["key"], ""), pc.equal(table["phrase"], "")))[: _SEEN - num]
+        if found := set(pc.unique(pc.list_value_length(table["row"])).to_pylist()) - {width}:
+            raise TableError(
+                f"{part}: rows of pictures of {sorted(found)} numbers, expected {width} as those of phrases"
+            )
         rows = table["row"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
         groups.append(torch.from_numpy(rows.reshape(-1, width)))
         num += table.num_rows

@@ -75,3 +75,6 @@ def test_tables_that_teach_nothing_are_refused(tmp_path: Path) -> None:
     uneven = write_rows(tmp_path / "u.parquet", [("", "cat", [1, 0]), ("", "dog", [1])])
     with pytest.raises(TableError, match=r"rows of \[1, 2\] numbers, expected one width"):
         read_teacher([str(uneven)])
+    apart = write_rows(tmp_path / "a.parquet", [("a-1", "", [1, 0, 0]), ("", "cat", [1, 0])])
+    with pytest.raises(TableError, match=r"a\.parquet: rows of pictures of \[3\] numbers, expected 2 as those of"):
+        read_teacher([str(apart)])
