@@ -3,7 +3,8 @@
     python benchmarks/proof.py COCO --out DIR [--arms abcdefghi] [--sweeps all] [--folds 0,1,2,3,4] [--quick]
 
 Each fold's test pictures are in no other fold's test. All arms of a fold take equally many steps from the same weights,
-and are judged by one build of val and test. What is finished is kept: run the same command again to go on.
+those of one phase 1 over all its real pictures, and are judged by one build of val and test. What is finished is kept:
+run the same command again to go on.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +23,41 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import msgspec
 
 from benchmarks import proof_arms, proof_world
-from benchmarks.proof_arms import ARMS, Arm
+from benchmarks.proof_arms import ARMS, PHASE_1, Arm
 from benchmarks.proof_sweeps import SWEEPS
 from student.run_record import read_run
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STUDENT = REPOSITORY / "benchmarks" / "proof_student.toml"
-QUICK = {"arms": "ace", "folds": "0", "epochs": 2}
+QUICK = {"arms": "ace", "folds": "0", "epochs": 2, "phase_1": 1}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What every figure of a folder rests on."""
 
     epochs: int
+    phase_1: int  # epochs of it, before
     config: str  # its text
     pictures: str  # sha256 of their names
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Where a fold stands, and what all its arms share."""
+
+    folder: Path
+    counts: dict[str, int]  # of pictures, by part
+    settings: Settings
+
+    @property
+    def world(self) -> Path:
+        """Its sources."""
+        return self.folder / "world"
+
+    @property
+    def judge(self) -> Path:
+        """The build whose val and test judge every arm."""
+        return self.folder / "judge"
 
 
 def keep_settings(out: Path, settings: Settings) -> None:
@@ -119,30 +141,47 @@ def wanted(arms: str, sweeps: str) -> list[Arm]:
     return list({arm.name: arm for arm in (*(arm for arm in ARMS if arm.name in before), *asked)}.values())
 
 
-def learn(place: Path, arm: Arm, folder: Path, epochs: int, config: str) -> None:
-    """The student of an arm's build, trained unless it is."""
-    made, trained, log = str(place / "build"), place / "run", place / "log.txt"
-    record = read_run(str(trained))
-    if record is not None and record.finished:
-        return
-    student = place / "student.toml"
-    student.write_bytes(msgspec.toml.encode(changed(msgspec.toml.decode(config), arm.student)))
-    options, length = ["--config", str(student), *arm.train], [str(arm.epochs or epochs)]
-    if arm.aligned:
-        teacher = str(place / "teacher")
-        run("miners.embed", made, "--out", teacher, "--encoder", "conse", "--quiet", log=log)
-        options += ["--teacher", teacher, "--phases", "1,2"]
-        length = [str(arm.aligned), *length]
+def is_trained(run: Path) -> bool:
+    """Whether a run has come to its end."""
+    record = read_run(str(run))
+    return record is not None and record.finished
+
+
+def learn(place: Path, *options: str, init: Path | None, student: dict[str, Any], epochs: int) -> Path:
+    """The student of a place's build, trained unless it is."""
+    trained = place / "run"
+    if is_trained(trained):
+        return trained
+    config = place / "student.toml"
+    config.write_bytes(msgspec.toml.encode(student))
+    line = [str(place / "build"), "--out", str(trained), "--config", str(config), "--epochs", str(epochs), *options]
     if (trained / "last.safetensors").exists():
-        options += ["--resume"]
-    elif arm.begins_with:
-        options += ["--init", str(folder / arm.begins_with / "run")]
-    run("student.train", made, "--out", str(trained), "--quiet", *options, "--epochs", ",".join(length), log=log)
+        line += ["--resume"]
+    elif init is not None:
+        line += ["--init", str(init)]
+    run("student.train", *line, "--quiet", log=place / "log.txt")
+    return trained
 
 
-def settle(folder: Path, arm: Arm, world: Path, counts: dict[str, int], epochs: int, config: str) -> Path:
+def align(fold: Fold) -> Path | None:
+    """The student of phase 1 that all arms of a fold begin with, taught by the embedded encoder; None for no epochs."""
+    place, settings = fold.folder / PHASE_1.name, fold.settings
+    if not settings.phase_1:
+        return None
+    if is_trained(place / "run"):
+        return place / "run"
+    place.mkdir(parents=True, exist_ok=True)
+    recipe, teacher = place / "recipe.toml", place / "teacher"
+    proof_arms.write(recipe, proof_arms.recipe(PHASE_1, fold.world, fold.counts))
+    made = str(build(recipe, place / "build"))
+    run("miners.embed", made, "--out", str(teacher), "--encoder", "conse", "--quiet", log=place / "log.txt")
+    student = msgspec.toml.decode(settings.config)
+    return learn(place, "--teacher", str(teacher), "--phases", "1", init=None, student=student, epochs=settings.phase_1)
+
+
+def settle(fold: Fold, arm: Arm, aligned: Path | None) -> Path:
     """The evaluation of an arm, made unless it is there."""
-    place = folder / arm.name
+    place = fold.folder / arm.name
     found = place / "evaluation" / "evaluation.json"
     if found.exists():
         return found
@@ -150,19 +189,21 @@ def settle(folder: Path, arm: Arm, world: Path, counts: dict[str, int], epochs: 
     log = place / "log.txt"
     predictions = ""
     if arm.alarms_of:
-        other = folder / arm.alarms_of
+        other = fold.folder / arm.alarms_of
         predictions = str(place / "train_predictions.parquet")
         if not Path(predictions).exists():
             seen = ("--split", "train", "--ask", "vocabulary", "--out", predictions)  # as flows.close_the_loop asks
             run("student.predict", str(other / "run"), str(other / "build"), *seen, log=log)
     recipe = place / "recipe.toml"
-    proof_arms.write(recipe, proof_arms.recipe(arm, world, counts, predictions=predictions))
+    proof_arms.write(recipe, proof_arms.recipe(arm, fold.world, fold.counts, predictions=predictions))
     if arm.mine is not None:
-        share_embeddings(folder, place / "build")
+        share_embeddings(fold.folder, place / "build")
     build(recipe, place / "build")
-    learn(place, arm, folder, epochs, config)
+    init = fold.folder / arm.begins_with / "run" if arm.begins_with else aligned
+    student = changed(msgspec.toml.decode(fold.settings.config), arm.student)
+    learn(place, *arm.train, init=init, student=student, epochs=arm.epochs or fold.settings.epochs)
     judging = ("--split", "test", "--out", str(place / "evaluation"), "--name", arm.title, "--quiet")
-    run("student.evaluate", str(place / "run"), str(folder / "judge"), *judging, log=log)
+    run("student.evaluate", str(place / "run"), str(fold.judge), *judging, log=log)
     return found
 
 
@@ -174,7 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--arms", help="their letters [all; those of the sweeps where there are some]")
     parser.add_argument("--sweeps", default="", help=f"all, or some of {', '.join(sweep.name for sweep in SWEEPS)}")
     parser.add_argument("--folds", default=",".join(map(str, range(proof_world.FOLDS))))
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=10, help="of each arm")
+    parser.add_argument("--phase-1", type=int, default=4, help="epochs of phase 1, which all arms share; 0 for none")
     parser.add_argument(
         "--config", default=str(STUDENT), help="of the student [benchmarks/proof_student.toml]; '' for its defaults"
     )
@@ -187,21 +229,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     pictures = proof_world.gather(options.coco.resolve())
     names = hashlib.sha256("".join(picture.row["file_name"] for picture in pictures.found).encode()).hexdigest()
     config = Path(options.config).read_text(encoding="utf-8") if options.config else ""
-    keep_settings(options.out, Settings(epochs=options.epochs, config=config, pictures=names))
-    for fold in map(int, options.folds.split(",")):
-        folder = options.out.resolve() / f"fold-{fold}"
+    settings = Settings(epochs=options.epochs, phase_1=options.phase_1, config=config, pictures=names)
+    keep_settings(options.out, settings)
+    for number in map(int, options.folds.split(",")):
+        folder = options.out.resolve() / f"fold-{number}"
         world = folder / "world"
         counts_file = world / "counts.json"
         if not counts_file.exists():
             counts_file.parent.mkdir(parents=True, exist_ok=True)
-            counts_file.write_bytes(msgspec.json.encode(proof_world.write_fold(pictures, fold, world)))
-        counts = msgspec.json.decode(counts_file.read_bytes())
-        print(f"fold {fold}: {counts}", flush=True)
+            counts_file.write_bytes(msgspec.json.encode(proof_world.write_fold(pictures, number, world)))
+        fold = Fold(folder, msgspec.json.decode(counts_file.read_bytes()), settings)
+        print(f"fold {number}: {fold.counts}", flush=True)
         proof_arms.write(folder / "judge.toml", proof_arms.judge(world))
-        build(folder / "judge.toml", folder / "judge")
+        build(folder / "judge.toml", fold.judge)
+        aligned = align(fold)
         for arm in arms:
             print(f"arm {arm.name}: {arm.title}", flush=True)
-            settle(folder, arm, world, counts, options.epochs, config)
+            settle(fold, arm, aligned)
     return 0
 
 

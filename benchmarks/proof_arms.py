@@ -8,24 +8,21 @@ from typing import Any
 import msgspec
 
 from flows.next_recipe import FALSE_ALARM_SHARE, with_false_alarms
+from manifests.recipe import default_mined_kinds
 from manifests.sample import NegativeKind
 
 SEED = 7
 SHARD_SAMPLES = 200
 GENERATED = 0.05  # blank and noise together, where an arm has them
 ABSENT = 10.0  # prompts a picture
-EVERY_KIND = {
+RANDOM = {NegativeKind.RANDOM: 1.0}
+DEFAULT = dict(default_mined_kinds())
+HALF_HARD = {
     NegativeKind.RANDOM: 0.5,
     NegativeKind.CO_OCCURRING: 0.15,
     NegativeKind.NEAR_TEXT: 0.15,
     NegativeKind.NEAR_IMAGE: 0.2,
 }
-RANDOM = {NegativeKind.RANDOM: 1.0}
-MOSTLY_RANDOM = {
-    NegativeKind.RANDOM: 0.75,
-    NegativeKind.CO_OCCURRING: 0.1,
-    NegativeKind.NEAR_IMAGE: 0.15,
-}  # what was tried where e hoped for more
 MINED_KINDS = {NegativeKind.NEAR_TEXT: 0.5, NegativeKind.NEAR_IMAGE: 0.5}
 
 
@@ -45,7 +42,6 @@ class Arm:
     student: dict[str, Any] = field(default_factory=dict)  # what the student's config says otherwise
     epochs: int | None = None  # where not as many as the others
     begins_with: str = ""  # the arm whose student's weights are the first
-    aligned: int = 0  # epochs of phase 1 before, with rows of the embedded encoder
 
 
 ARMS = (
@@ -59,12 +55,13 @@ ARMS = (
     Arm(name="b", title="a, blank and noise", kinds=RANDOM, absent=0.0),
     Arm(name="c", title="b, random absences of COCO", kinds=RANDOM),
     Arm(name="d", title="b, mined absences alone", kinds=MINED_KINDS, mine={}),
-    Arm(name="e", title="half random, half of all hard kinds", kinds=EVERY_KIND, mine={}),
-    Arm(name="f", title="e, one round of false alarms", kinds=EVERY_KIND, mine={}, alarms_of="e"),
+    Arm(name="e", title="the default recipe, a quarter hard", kinds=DEFAULT, mine={}),
+    Arm(name="f", title="e, one round of false alarms", kinds=DEFAULT, mine={}, alarms_of="e"),
     Arm(name="g", title="the naive mix", kinds=RANDOM, denied=True),
     Arm(name="h", title="d without guards", kinds=MINED_KINDS, mine={"absolute_margin": -100.0}),
-    Arm(name="i", title="e, three quarters random", kinds=MOSTLY_RANDOM, mine={}),
+    Arm(name="i", title="e, half of all absences hard", kinds=HALF_HARD, mine={}),
 )
+PHASE_1 = Arm(name="phase-1", title="all real pictures, for what the arms share", kinds=RANDOM, generated=0.0)
 
 
 def recipe(arm: Arm, world: Path, counts: dict[str, int], *, predictions: str = "") -> dict[str, Any]:

@@ -36,18 +36,15 @@ def learnt(folder: Path, found: Mapping[str, ArmRead]) -> dict[tuple[str, int], 
 
 
 def draw_learnt(pairs: Mapping[tuple[str, int], tuple[float, float]], folder: Path) -> Path:
-    """A point for every run, filled where phase 1 came first."""
+    """A point for every run."""
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas(figsize=(7, 3.8), layout="constrained")
     axes = canvas.subplots()
     for family, (colour, marker) in FAMILIES.items():
-        for aligned in (False, True):
-            here = [pair for (arm, _), pair in pairs.items() if arm[0] == family and arm.endswith("aligned") == aligned]
-            if here:
-                label = f"{family}, after phase 1" if aligned else family
-                face = colour if aligned else "none"
-                axes.plot(*zip(*here, strict=True), marker, color=colour, markerfacecolor=face, label=label)
+        here = [pair for (arm, _), pair in pairs.items() if arm[0] == family]
+        if here:
+            axes.plot(*zip(*here, strict=True), marker, color=colour, markerfacecolor="none", label=family)
     axes.set_xlabel("presence loss on train, last epoch")
     axes.set_ylabel("IL_MCC on test")
     axes.grid(visible=True, alpha=0.3)
