@@ -174,7 +174,17 @@ def align(fold: Fold) -> Path | None:
     recipe, teacher = place / "recipe.toml", place / "teacher"
     proof_arms.write(recipe, proof_arms.recipe(PHASE_1, fold.world, fold.counts))
     made = str(build(recipe, place / "build"))
-    run("miners.embed", made, "--out", str(teacher), "--encoder", "conse", "--quiet", log=place / "log.txt")
+    run(
+        "miners.embed",
+        made,
+        "--out",
+        str(teacher),
+        "--encoder",
+        "conse",
+        "--no-crops",
+        "--quiet",
+        log=place / "log.txt",
+    )
     student = msgspec.toml.decode(settings.config)
     return learn(place, "--teacher", str(teacher), "--phases", "1", init=None, student=student, epochs=settings.phase_1)
 

@@ -107,6 +107,7 @@ def embed_inventory(
     progress: Progress,
     batch: int = BATCH,
     needed_n: NDArray[np.bool_] | None = None,
+    crops: bool = True,
 ) -> Embedded:
     """The row of every picture, and of one crop per picture and present phrase that has a mask: the largest.
 
@@ -119,12 +120,13 @@ def embed_inventory(
         batch: Pictures that the model sees at once.
         needed_n: Pictures whose rows will be looked at. Parts that hold none are passed over: their pictures' rows are
             zero, and they have no crops.
+        crops: Whether masks are cropped at all.
 
     Raises:
         BuildError: a picture is gone, changed or does not decode, or the encoder gives a row that is no direction.
         TableError: a finished table was damaged since.
     """
-    parts = embed_parts(inventory, encoder)
+    parts = embed_parts(inventory, encoder, crops=crops)
     if needed_n is not None:
         parts = [part for part in parts if needed_n[part.first : part.first + part.num].any()]
     run = partial(_embed_part, inventory=inventory, roots=roots, encoder=encoder, folder=folder, batch=batch)
@@ -245,6 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--lexicon", action="append", default=[], metavar="FILE", help="synonyms, as the recipe had them"
     )
+    parser.add_argument("--no-crops", action="store_true", help="no mask crops: a teacher of phase 1 needs none")
     parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"pictures at once (default: {BATCH})")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -262,12 +265,15 @@ def _run(options: argparse.Namespace) -> int:
         chosen = choose_encoder(options.encoder, templates=options.templates, allow_pickle=options.allow_pickle)
         encoder, inventory = chosen.encoder, found.inventory
         _log.info(chosen.why)
-        rows = embed_inventory(inventory, found.roots, encoder, folder=out, progress=progress, batch=options.batch)
+        crops: bool = not options.no_crops
+        rows = embed_inventory(
+            inventory, found.roots, encoder, folder=out, progress=progress, batch=options.batch, crops=crops
+        )
         made = generated_part(options.build, inventory.images["key"], encoder)
         images = files.join(out, IMAGES)
         num_made = embed_generated(made, encoder, folder=images, progress=progress, batch=options.batch)
         embed_phrases(encoder, inventory.phrases, folder=files.join(out, PHRASES))
-    parts = [part.name for part in embed_parts(inventory, encoder)]
+    parts = [part.name for part in embed_parts(inventory, encoder, crops=crops)]
     if num := _remove_stale(out, [*parts, made.name], [name for name, _ in _blocks(encoder, inventory.phrases)]):
         _log.info("%s files of other rows were deleted from %s", num, out)
     summary = Summary(

@@ -52,14 +52,14 @@ def digest_of(encoder: Encoder, asked: object) -> str:
     return hashlib.sha256(msgspec.json.encode([encoder.digest, asked])).hexdigest()[:16]
 
 
-def embed_parts(inventory: Inventory, encoder: Encoder) -> list[EmbedPart]:
-    """The parts of the catalog that hold pictures of the inventory, in its order."""
+def embed_parts(inventory: Inventory, encoder: Encoder, *, crops: bool = True) -> list[EmbedPart]:
+    """The parts of the catalog that hold pictures of the inventory, in its order, with masks to crop if asked."""
     found, first = [], 0
     for scanned in inventory.parts:
         of_part = read_table(scanned.catalog, CATALOG, ["key"])["key"]
         num = _num_kept(inventory.images["key"].slice(first), of_part)
         if num:
-            found.append(_part(inventory, scanned, encoder, first, num))
+            found.append(_part(inventory, scanned, encoder, first, num, crops=crops))
         first += num
     return found
 
@@ -71,10 +71,12 @@ def _num_kept(keys: pa.ChunkedArray, of_part: pa.ChunkedArray) -> int:
     return len(strangers) if first < 0 else int(first)
 
 
-def _part(inventory: Inventory, scanned: ScannedPart, encoder: Encoder, first: int, num: int) -> EmbedPart:
+def _part(
+    inventory: Inventory, scanned: ScannedPart, encoder: Encoder, first: int, num: int, *, crops: bool
+) -> EmbedPart:
     pictures = np.arange(first, first + num)
     rows, owner = inventory.present(pictures)
-    masked = inventory.labels.num_bytes_l[rows] > _NO_MASKS
+    masked = (inventory.labels.num_bytes_l[rows] > _NO_MASKS) & crops
     label_c, image_c = rows[masked], pictures[owner[masked]]
     asked = [
         scanned.record.sha256,

@@ -136,6 +136,19 @@ def test_every_picture_and_every_masked_phrase_has_its_row(opened: Reopened, tmp
     assert found.images_nd.dtype == found.crops_cd.dtype == np.float16
 
 
+def test_without_crops_no_crop_is_encoded_and_pictures_rows_stay(opened: Reopened, tmp_path: Path) -> None:
+    whole, encoder = embedded(opened, FakeEncoder(), tmp_path / "whole"), FakeEncoder()
+    with progress_bar(quiet=True) as progress:
+        found = embed_inventory(
+            opened.inventory, opened.roots, encoder, folder=str(tmp_path / "bare"), progress=progress, crops=False
+        )
+    # a JPEG of which no crop is wanted is decoded no larger than the encoder sees it, hence the tolerance
+    np.testing.assert_allclose(found.images_nd.astype(np.float32), whole.images_nd.astype(np.float32), atol=2e-3)
+    assert len(whole.crops_cd)
+    assert not len(found.crops_cd)
+    assert sum(encoder.seen) == opened.inventory.num_images
+
+
 def test_rows_do_not_depend_on_the_batch_and_are_read_again_as_they_were(opened: Reopened, tmp_path: Path) -> None:
     one, other = (embedded(opened, FakeEncoder(), tmp_path / str(batch), batch=batch) for batch in (1, 32))
     again = embedded(opened, FakeEncoder(), tmp_path / "1")
@@ -404,6 +417,9 @@ def test_the_command_writes_tables_that_the_reader_joins(
     (table,) = (out / "phrases").glob("*.parquet")
     found = read_embeddings(str(table), fake_chosen)
     assert "red car" in found.phrases.to_pylist()
+    assert embed.main([str(build), "--out", str(tmp_path / "bare"), "--no-crops", "--json", "--quiet"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert [summary[name] for name in ("images", "generated", "crops", "phrases")] == [15, 3, 0, 6]
 
 
 def test_the_command_leaves_no_stale_rows(
