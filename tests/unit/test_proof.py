@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from benchmarks import (
     proof,
@@ -27,39 +26,15 @@ from manifests.sample import NegativeKind
 from student.history import LossLine
 from student.paired import ImageSums
 from student.presence_metrics import kind_codes
+from tests.coco_folder import COCO_NAMES, make_coco_folder
 from tests.runs import make_evaluation, make_reading, make_run
 
 NUM = 120
-NAMES = ("cat", "dog", "kite")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two thirds of the pictures with masks, a third with boxes alone."""
-    folder = tmp_path_factory.mktemp("coco")
-    (folder / "all" / "annotations").mkdir(parents=True)
-    (folder / "all" / "pictures").mkdir()
-    categories = [{"id": number + 1, "name": name} for number, name in enumerate(NAMES)]
-    for first, name in enumerate(("instances", "instances_more", "boxes")):
-        images, annotations = [], []
-        for number in range(first, NUM, 3):
-            file_name = f"{number:06d}.jpg"
-            Image.new("RGB", (32, 24), (number, 90, 200)).save(folder / "all" / "pictures" / file_name)
-            images.append({"id": number, "file_name": file_name, "width": 32, "height": 24})
-            box = {
-                "id": number,
-                "image_id": number,
-                "category_id": number % 3 + 1,
-                "bbox": [2, 2, 10, 10],
-                "area": 100,
-                "iscrowd": 0,
-            }
-            if name != "boxes":
-                box["segmentation"] = [[2, 2, 12, 2, 12, 12, 2, 12]]
-            annotations.append(box)
-        told = {"images": images, "annotations": annotations, "categories": categories}
-        (folder / "all" / "annotations" / f"{name}_val.json").write_text(json.dumps(told))
-    return folder
+    return make_coco_folder(tmp_path_factory.mktemp("coco"), NUM)
 
 
 def test_every_picture_is_in_the_test_of_one_fold(folder: Path) -> None:
@@ -95,7 +70,7 @@ def test_arms_are_recipes_of_one_length_that_differ_in_what_is_absent(folder: Pa
     assert [name for name, recipe in recipes.items() if not recipe.prompts.absent_per_image] == ["b"]
     denied = json.loads((world / "denied.json").read_text())
     assert denied["annotations"] == []
-    assert all(len(row["neg_category_ids"]) == len(NAMES) - 1 for row in denied["images"])
+    assert all(len(row["neg_category_ids"]) == len(COCO_NAMES) - 1 for row in denied["images"])
     proof_arms.write(tmp_path / "judge.toml", proof_arms.judge(world))
     load_recipe(str(tmp_path / "judge.toml"))
 

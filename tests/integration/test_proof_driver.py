@@ -1,0 +1,42 @@
+"""The proof from end to end, on few pictures and a small student."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import proof
+from student.readings import Evaluation, read_json
+from student.run_record import read_run
+from tests.coco_folder import make_coco_folder
+
+SMALL = """batch_size = 16
+
+[model]
+size = 64
+width = 16
+text_width = 16
+text_layers = 1
+text_heads = 1
+"""
+
+
+def test_an_arm_begins_with_the_phase_1_of_its_fold_and_what_is_finished_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coco, out, config = make_coco_folder(tmp_path / "coco", 120), tmp_path / "proof", tmp_path / "small.toml"
+    config.write_text(SMALL)
+    line = [str(coco), "--out", str(out), "--folds", "0", "--arms", "c", "--config", str(config)]
+    line += ["--epochs", "1", "--phase-1", "1"]
+    assert proof.main(line) == 0
+    place = out / "fold-0"
+    shared, arm = (read_run(str(place / name / "run")) for name in ("phase-1", "c"))
+    assert shared is not None
+    assert arm is not None
+    assert (shared.phases, arm.phases) == ([1], [2])
+    assert arm.init is not None
+    assert arm.init.source == str(place / "phase-1" / "run")
+    evaluation = read_json(str(place / "c" / "evaluation" / "evaluation.json"), Evaluation)
+    assert evaluation.readings["hallucination_random"].num
+    capsys.readouterr()
+    assert proof.main(line) == 0
+    assert "student.train" not in capsys.readouterr().out
