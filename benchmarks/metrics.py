@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pycocotools import mask as coco
 
+from benchmarks.sa1b_like import soft_noise
 from benchmarks.timing import Claim, Figures, Value, Way, add_options, alternate, machine, median_ratio, report
 from manifests.sample import Mask, NegativeKind
 from shards.masks import mask_from_array
@@ -39,19 +39,13 @@ PAIR_BOUND, LOOP_BOUND = 1.0, 10.0
 ASKED = ("", "", "", "", "random", "popular", "co_occurring", "random", "popular", "co_occurring", "near_text", "blank")
 
 
-def soft_noise(rng: np.random.Generator, cells: int, height: int, width: int) -> NDArray[np.float32]:
-    """A field of `cells` blobs along the shorter side, in 0 to 1."""
-    coarse = Image.fromarray(rng.random((cells, cells * 3 // 2)).astype(np.float32))
-    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
-
-
 def blobs(rng: np.random.Generator, height: int, width: int) -> tuple[Mask, Mask]:
     """An object with a ragged edge, and nearly the same."""
     rows, columns = np.ogrid[:height, :width]
     away = np.hypot(
         rows - rng.integers(height // 4, 3 * height // 4), columns - rng.integers(width // 4, 3 * width // 4)
     )
-    here = away / (height * rng.uniform(0.1, 0.4)) + 0.6 * soft_noise(rng, 24, height, width) < 1.1
+    here = away / (height * rng.uniform(0.1, 0.4)) + 0.6 * soft_noise(rng, width, height, 24) < 1.1
     return mask_from_array(here), mask_from_array(np.roll(here, (3, 5), (0, 1)))
 
 

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
+from benchmarks.sa1b_like import soft_noise
 from manifests.sample import Mask
 from shards.masks import mask_from_array
 from shards.reader import open_pass, webdataset_urls
@@ -40,15 +41,10 @@ BOUND = 3.0
 Read = Iterator[tuple[torch.Tensor, list[NDArray[np.bool_]]]]  # pictures and masks, batch by batch
 
 
-def soft_noise(rng: np.random.Generator, cells: int) -> NDArray[np.float32]:
-    """A field of `cells` blobs along the shorter side, in 0 to 1."""
-    coarse = Image.fromarray(rng.random((cells, cells * 3 // 2)).astype(np.float32))
-    return np.asarray(coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
-
-
 def photograph(rng: np.random.Generator) -> bytes:
     """A JPEG with detail at every scale, about as heavy as SA-1B's (some hundred kB)."""
-    layers = [soft_noise(rng, cells) / (1 + octave) for octave, cells in enumerate((4, 12, 40, 120, 400))]
+    sizes = enumerate((4, 12, 40, 120, 400))
+    layers = [soft_noise(rng, WIDTH, HEIGHT, cells) / (1 + octave) for octave, cells in sizes]
     grey = sum(layers, np.zeros((HEIGHT, WIDTH), np.float32))
     tint = np.stack([grey, 0.8 * grey + 0.2 * layers[0], grey[:, ::-1]], axis=-1)
     scaled = 255 * (tint - tint.min()) / np.ptp(tint)
@@ -63,7 +59,7 @@ def blob(rng: np.random.Generator) -> Mask:
     row, column = rng.integers(200, HEIGHT - 200), rng.integers(200, WIDTH - 200)
     radius = rng.integers(80, 400)
     away = np.hypot(rows - row, columns - column) / radius
-    return mask_from_array(away + 0.6 * soft_noise(rng, 60) < 1.1)
+    return mask_from_array(away + 0.6 * soft_noise(rng, WIDTH, HEIGHT, 60) < 1.1)
 
 
 def photographed(number: int, seed: int) -> Made:

@@ -27,6 +27,9 @@ class NegativeKind(StrEnum):
     FALSE_ALARM = "false_alarm"
 
 
+KINDS = tuple(NegativeKind)  # tables of numbers hold a kind as its place here
+
+
 class Evidence(StrEnum):
     """How it is known that a phrase is present or absent."""
 

@@ -35,7 +35,6 @@ class Hidden:
     """Labels as they would be if annotators had left some out."""
 
     inventory: Inventory  # audited pictures are exhaustive over nothing, and some of their presences are gone
-    audited_n: NDArray[np.bool_]
     num_hidden: int  # labels
 
 
@@ -96,7 +95,7 @@ def hide_presences(inventory: Inventory, pictures: NDArray[np.int64], share: flo
         vocabulary_g=np.concatenate([inventory.vocabulary_g, nothing]),
         group_n=np.where(audited_n, len(inventory.vocabulary_g), inventory.group_n).astype(np.int32),
     )
-    return Hidden(inventory=view, audited_n=audited_n, num_hidden=int(hidden_l.sum()))
+    return Hidden(inventory=view, num_hidden=int(hidden_l.sum()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from manifests.sample import NegativeKind
-from shards.candidates import KINDS, LABELLED_HARD_FIRST, Candidates, Statistics, hardness
+from manifests.sample import KINDS, NegativeKind
+from shards.candidates import LABELLED_HARD_FIRST, Candidates, Statistics, hardness
 from shards.prompts import Absent, Asked, assemble, choose_present, joined
 
 # N real samples of a split, C candidate phrases (columns), B samples of a block

@@ -16,7 +16,7 @@ from manifests.tables import IMAGES, LABELS, NEGATIVES, REJECTS, SAMPLES, VOCABU
 from shards.draw import generated_sources
 from shards.faults import Check, Fault
 from shards.publish import describe_build
-from shards.shortcuts import audit
+from shards.shortcuts import AUDITED, audit
 from shards.summary import summarise
 
 SCHEMAS = {
@@ -27,7 +27,6 @@ SCHEMAS = {
     "negatives.parquet": NEGATIVES,
     "rejects.parquet": REJECTS,
 }
-_AUDITED = ["split", "source", "phrase", "present", "width", "height", "num_bytes"]
 
 
 def manifest_faults(manifest: Manifest) -> Iterator[Fault]:
@@ -144,7 +143,7 @@ def audit_faults(folder: str, manifest: Manifest) -> Iterator[Fault]:
     Raises:
         TableError: samples.parquet cannot be read.
     """
-    rows = read_table(files.join(folder, "samples.parquet"), SAMPLES, _AUDITED)
+    rows = read_table(files.join(folder, "samples.parquet"), SAMPLES, AUDITED)
     found = audit(rows, list(generated_sources(manifest.recipe)))
     for name in found.__struct_fields__:
         told, is_so = getattr(manifest.shortcuts, name), getattr(found, name)

@@ -11,7 +11,6 @@ from shards.inventory import ABSENT, Inventory
 
 # V phrases, C candidate phrases (columns), B images of a block
 LABELLED_HARD_FIRST = (NegativeKind.CO_OCCURRING, NegativeKind.POPULAR, NegativeKind.RANDOM)
-KINDS = tuple(NegativeKind)  # tables of numbers hold a kind as its place here
 BLOCK_CELLS = 1 << 13  # rows × columns drawn together before the prior is read again; a constant that shapes the draw
 
 

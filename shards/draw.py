@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from manifests.errors import BuildError
 from manifests.recipe import SPLITS, BlankSource, NoiseSource, Recipe, source_split
-from manifests.sample import MaskState, NegativeKind
-from shards.candidates import KINDS
+from manifests.sample import KINDS, MaskState, NegativeKind
 from shards.inventory import ABSENT, MASK_STATES, PRESENT, Inventory
 from shards.mined import Mined
 from shards.mixing import Mix, SplitPlan, SplitRequest, plan_splits, resolve_mix
@@ -32,10 +31,6 @@ class SplitDraw:
     picture_s: NDArray[np.int64]  # row of the inventory, GENERATED for generated pictures
     repeat_s: NDArray[np.int32]  # 0 for the first time that a picture is drawn
     index_s: NDArray[np.int64]  # index of a generated picture in its source; −1 for real ones
-
-    def source_of(self, position: int) -> str:
-        """Name of the source at a written position."""
-        return self.mix.names[int(self.mix.order[position])]
 
 
 def generated_sources(recipe: Recipe) -> dict[str, GeneratedKind]:

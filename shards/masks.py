@@ -149,23 +149,6 @@ def area(mask: Mask) -> int:
     return int(_require_sound([mask]).areas[0])
 
 
-def iou(mask: Mask, other: Mask) -> float:
-    """Intersection over union of two masks of one size, in 0 to 1; 0 where both are empty.
-
-    Raises:
-        Rejected: MASK_CORRUPT, MASK_SIZE.
-    """
-    _require_sound([mask, other])
-    _common_size([mask, other])
-    return float(coco.iou([to_coco(mask)], [to_coco(other)], [0])[0, 0])
-
-
-def resize_masks(masks: Sequence[Mask], letterbox: Letterbox, side: int) -> _Bool:
-    """The union of `masks` [S, S], sampled into the letterbox; see `resize_mask_groups`."""
-    resized: _Bool = resize_mask_groups([masks], letterbox, side)[0]
-    return resized
-
-
 def resize_mask_groups(groups: Sequence[Sequence[Mask]], letterbox: Letterbox, side: int) -> _Bool:
     """The union of each group of masks [G, S, S], sampled into the letterbox; False in its padding.
 

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from manifests.errors import Reason, TableError
 from manifests.recipe import MINED_KINDS, SPLITS, Recipe
-from manifests.sample import Evidence
+from manifests.sample import KINDS, Evidence
 from manifests.tables import NEGATIVES, read_table
-from shards.candidates import KINDS
 from shards.inventory import ABSENT, Inventory
 from shards.labels import phrase_id
 from shards.splits import Assignment

@@ -13,8 +13,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from manifests.sample import NegativeKind
-from shards.candidates import KINDS, Candidates
+from manifests.sample import KINDS, NegativeKind
+from shards.candidates import Candidates
 from shards.mined import Mined
 
 # N real samples of a split, O offers (sorted by sample and phrase), V phrases, K mined kinds, L kinds from labels

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from manifests import files
 from manifests.errors import BuildError
 from manifests.recipe import Recipe
-from manifests.sample import NO_RANK, Evidence, MaskState
+from manifests.sample import KINDS, NO_RANK, Evidence, MaskState
 from manifests.tables import CATALOG, PLAN, write_table
 from shards.benchmark import ask_benchmark
-from shards.candidates import KINDS, Candidates, train_statistics
+from shards.candidates import Candidates, train_statistics
 from shards.draw import GENERATED, SplitDraw, draw_splits, generated_sources, real_samples
 from shards.inventory import MASK_STATES, RETRIEVED, Inventory, read_vocabulary
 from shards.labels import phrase_id

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests.recipe import LABELLED_KINDS, Prompts
-from manifests.sample import Evidence, NegativeKind
+from manifests.sample import KINDS, Evidence, NegativeKind
 from shards.allotment import Room, absent_by_source, count_absent, share_kinds
-from shards.candidates import BLOCK_CELLS, KINDS, LABELLED_HARD_FIRST, Candidates, Statistics, hardness
+from shards.candidates import BLOCK_CELLS, LABELLED_HARD_FIRST, Candidates, Statistics, hardness
 from shards.inventory import Inventory
 from shards.mined import HARDEST_FIRST, Mined
 from shards.mixing import apportion

@@ -31,7 +31,7 @@ from manifests.manifest import (
     index_name,
 )
 from manifests.recipe import SPLITS, Recipe, portable, recipe_sha256, side_files
-from manifests.sample import decode_masks
+from manifests.sample import KINDS, decode_masks
 from manifests.tables import (
     CATALOG,
     IMAGES,
@@ -49,14 +49,13 @@ from manifests.tables import (
     table_writer,
 )
 from shards.build import SHARD_URL, ShardRecord
-from shards.candidates import KINDS
 from shards.draw import GENERATED, SplitDraw, generated_sources, leak_keys
 from shards.inventory import KNOWN_BY, MASK_STATES, STATES, Inventory
 from shards.mined import Mined
 from shards.plan import ShardPart
 from shards.prompts import NO_KIND, Asked
 from shards.scan import duplicate_of
-from shards.shortcuts import audit
+from shards.shortcuts import AUDITED, audit
 from shards.sources.source import SYNONYMS, Prepared, Reject
 from shards.splits import Assignment
 from shards.summary import summarise
@@ -64,7 +63,6 @@ from shards.summary import summarise
 SUMMARY_NAME = "summary.md"
 TABLES = ("samples", "images", "labels", "vocabularies", "negatives", "rejects")
 _LIBRARIES = ("msgspec", "numpy", "pillow", "pyarrow", "pycocotools")
-_AUDITED = ["split", "source", "phrase", "present", "width", "height", "num_bytes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -276,7 +274,7 @@ def _remove_stale_shards(shards: Mapping[str, Sequence[Shard]], out: str) -> Non
 
 def _manifest(finished: Finished, shards: Mapping[str, list[Shard]], out: str) -> Manifest:
     recipe, inventory = finished.recipe, finished.inventory
-    audited = read_table(table_uri(out, "samples"), SAMPLES, _AUDITED)
+    audited = read_table(table_uri(out, "samples"), SAMPLES, AUDITED)
     encoder, mining = mining_record(finished.negatives)
     mined_notes = finished.mined.notes() if finished.mined is not None else ()
     return Manifest(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from manifests.manifest import Shortcuts, WorstPhrase
 from manifests.statistics import auc
 
+AUDITED = ["split", "source", "phrase", "present", "width", "height", "num_bytes"]  # columns of samples.parquet
 BOUND = 0.60
 _SMOOTHING = 10
 _DECILES = 10

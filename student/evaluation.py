@@ -10,11 +10,12 @@ from rich.progress import Progress
 from manifests import files
 from manifests.tables import PREDICTED_IMAGES, PREDICTIONS, read_metadata, read_table
 from student.answers import Answers, read_answers
+from student.bootstrap import NUM_DRAWS
 from student.calibration import reliability
 from student.estimates import Estimated, Undefined, number_of
 from student.fitted import FITTED_SPLIT, Fitted, fit_on_val
 from student.judged import Judged, judge
-from student.measure import NUM_DRAWS, Measuring, by_kind, by_phrase, by_source, pooled
+from student.measure import Measuring, by_kind, by_phrase, by_source, pooled
 from student.predict import images_table
 from student.readings import Evaluation
 from student.sensitivity import prompt_sensitivity

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from manifests import files
 from manifests.manifest import read_manifest
-from manifests.sample import Mask
+from manifests.sample import KINDS, Mask
 from shards.blocks import SampleIndex
 from shards.build_pictures import as_thumbnail, decode_at, find_pictures, open_sample, open_splits, read_ahead, those
 from shards.masks import downscale_mask_for_page, union
@@ -32,7 +32,7 @@ from student.judged import Judged
 from student.measure import THRESHOLD
 from student.presence_metrics import says_present
 from student.readings import FAILURES_NAME, Reading
-from student.truth import KINDS, true_masks
+from student.truth import true_masks
 
 PER_GROUP = 24
 PIXELS = 400  # longer side of a picture

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from manifests.sample import KINDS
 from manifests.tables import IMAGE_SUMS, table_writer
 from student.judged import Judged
 from student.measure import THRESHOLD
 from student.presence_metrics import says_present
-from student.truth import KINDS
 
 _Number = NDArray[np.float64] | NDArray[np.int64] | NDArray[np.bool_]
 

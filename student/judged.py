@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from manifests import files
 from manifests.errors import ManifestError, Rejected
-from manifests.sample import Mask
+from manifests.sample import KINDS, Mask
 from student.answers import Answers, predicted_masks
 from student.overlaps import Overlaps, best_instance_ious, overlaps
-from student.truth import KINDS, Truth, true_masks
+from student.truth import Truth, true_masks
 
 PASS_PROMPTS = 1 << 14  # prompts whose masks are in memory at once
 _AT_ONCE = 1024  # masks that are overlapped in one call

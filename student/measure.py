@@ -14,7 +14,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from manifests.sample import KINDS
 from student.blind import blind
+from student.bootstrap import NUM_DRAWS
 from student.calibration import calibration, scaled
 from student.estimates import NO_ABSENT, Estimate, Estimated, Estimates, Undefined, Value
 from student.fitted import Fitted
@@ -25,10 +27,8 @@ from student.pope import pope
 from student.presence_metrics import hallucination, presence_auc, presence_metrics, says_present
 from student.readings import Reading, Readings
 from student.saco_metrics import saco_metrics
-from student.truth import KINDS
 
 THRESHOLD = 0.5  # of presence, where none was chosen
-NUM_DRAWS = 1000
 _SCALED = "_scaled"
 _MASK_METRICS = ("miou", "giou", "ciou")
 _UNGATED = ("miou", "miou_everything")  # mask metrics whatever presence says, so of all pictures

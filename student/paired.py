@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from manifests import files
 from manifests.tables import IMAGE_SUMS, PREDICTED_IMAGES, read_table
+from student.bootstrap import NUM_DRAWS
 from student.readings import IMAGES_NAME, SUMS_NAME
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NUM_DRAWS = 1000
 _BLOCK = 1 << 22  # weights held at once
 
 

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from manifests.sample import NegativeKind
+from manifests.sample import KINDS, NegativeKind
 from student import confusion
 from student.bootstrap import NUM_DRAWS, measure
 from student.estimates import Estimates, Undefined
-from student.presence_metrics import KINDS, kind_codes
+from student.presence_metrics import kind_codes
 
 SETTINGS = {
     "random": NegativeKind.RANDOM,

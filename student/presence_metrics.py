@@ -10,13 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from manifests.sample import NegativeKind
+from manifests.sample import KINDS
 from manifests.statistics import auc
 from student import confusion
 from student.bootstrap import NUM_DRAWS, bounds, draw_weights, measure, per_image, ratio
 from student.estimates import Estimate, Estimated, Estimates, Undefined, one_sided
-
-KINDS = tuple(NegativeKind)
 
 _Bool = NDArray[np.bool_]
 _Float = NDArray[np.float64]

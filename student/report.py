@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _show(report: "Report") -> None:
-    from student.report_words import without_bold
+    from student.report_markup import without_bold
 
     lines = [f"- {without_bold(text)}" for text in report.said]
     sys.stdout.write("\n".join([*lines, "", f"The report: {report.page} (as Markdown: {report.markdown})"]) + "\n")

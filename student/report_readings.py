@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from student.comparison import Cell, Comparison, MetricRow, Why, gain
 from student.metric_kinds import AT_VAL, Better, Group
 from student.report_drawing import NUM_SERIES, Dot, dots
-from student.report_markup import element, text
+from student.report_markup import TONES, element, text
 from student.report_tables import delta_interval, delta_text, undefined_text, value_text
 from student.report_words import Words
 
@@ -13,7 +13,6 @@ _WHOLE = frozenset(Group) - {Group.OTHER, Group.COST, Group.CALIBRATION}  # whos
 _WHOLES = {"saco_cgf1": 100.0}  # where others end
 _FOLDED = frozenset({Group.CALIBRATION, Group.POPE, Group.BLIND, Group.SACO})
 _TOLD_AT_VAL = f"il_mcc{AT_VAL}"
-_TONES = {1: "good", -1: "bad", 0: ""}
 
 
 def readings_tables(comparison: Comparison, words: Words) -> Iterator[str]:
@@ -85,7 +84,7 @@ def _cell(row: MetricRow, cell: Cell, words: Words) -> Iterator[str]:
     figure = element("span", text(value_text(row.key, cell, words)), class_="figure")
     yield element("div", figure + _range(interval))
     if cell.delta is not None:
-        tone = f"delta {_TONES[gain(cell.delta, row.kind)]}".strip()
+        tone = f"delta {TONES[gain(cell.delta, row.kind)]}".strip()
         delta = element("span", text(delta_text(row.key, cell, words)), class_=tone)
         told = delta_interval(row.key, cell, words)
         yield element("div", delta + _range(f"Δ {told}" if told else ""))

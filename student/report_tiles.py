@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from student.comparison import Comparison, Why, gain
+from student.report_markup import TONES
 from student.report_words import Words
 
 _TOLD = ("miou", "prompt_sensitivity", "il_mcc", "presence_f1")
-_TONES = {1: "good", -1: "bad", 0: ""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ def tiles(comparison: Comparison, words: Words) -> Iterator[Tile]:
         else:
             change = words.change(key, cell.delta.ratio, cell.delta.value)
             told = f"{name} {words.value(key, cell.value)}"
-            yield Tile(figure=change, name=told, tone=_TONES[gain(cell.delta, row.kind)])
+            yield Tile(figure=change, name=told, tone=TONES[gain(cell.delta, row.kind)])
     share = comparison.cell("miou", place)
     if share is not None and share.share is not None and comparison.teacher is not None:
         name = words.say("say", "tile_teacher", metric=words.metric("miou"))

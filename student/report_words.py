@@ -14,7 +14,6 @@ Language = Literal["en", "ko"]
 LANGUAGES: tuple[Language, ...] = ("en", "ko")
 MOST_NAMES = 5  # in one sentence
 _FIELD = re.compile(r"\{(\w+)\}")
-_BOLD = re.compile(r"\*\*(.+?)\*\*")
 
 
 @cache
@@ -160,8 +159,3 @@ def _signed(text: str) -> str:
 def milliseconds(ms: float) -> str:
     """A latency with three digits or so."""
     return f"{ms:,.0f} ms" if ms >= 100 else f"{ms:.1f} ms" if ms >= 1 else f"{ms:.3g} ms"
-
-
-def without_bold(text: str) -> str:
-    """A sentence without its emphasis."""
-    return _BOLD.sub(r"\1", text)

@@ -20,11 +20,10 @@ from manifests import files
 from manifests.errors import ManifestError, Rejected
 from manifests.manifest import MANIFEST_NAME, Manifest, read_manifest
 from manifests.recipe import SacoSource
-from manifests.sample import Mask, MaskState, NegativeKind
+from manifests.sample import KINDS, Mask, MaskState
 from manifests.tables import IMAGES, LABELS, SAMPLES, iterate_groups, iterate_table
 from shards.labels import normalise_phrase, phrase_id
 
-KINDS = tuple(NegativeKind)
 MASK_STATES = tuple(MaskState)
 NO_PROMPT = -1
 _OBJECT_ROWS = 1024  # rows held as Python objects, which take several times an Arrow table's memory

@@ -5,8 +5,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from manifests.recipe import MINED_KINDS
-from manifests.sample import Evidence
-from shards.candidates import KINDS
+from manifests.sample import KINDS, Evidence
 from shards.inventory import ABSENT, Inventory
 from shards.mined import EVIDENCES, Mined
 

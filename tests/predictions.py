@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from manifests.sample import Mask
+from manifests.sample import KINDS, Mask
 from manifests.tables import PREDICTED_IMAGES, PREDICTIONS, table_writer
 from shards.masks import union
 from student.predict import images_table
@@ -34,7 +34,6 @@ def oracle(build: Path, split: str = "test") -> list[Said]:
 
 
 def _said(truth: Truth, prompt: int, mask: Mask | None) -> Said:
-    from student.truth import KINDS
 
     present = bool(truth.present_n[prompt])
     kinds = tuple(str(kind) for code, kind in enumerate(KINDS) if truth.kinds_nk[prompt, code])

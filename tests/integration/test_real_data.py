@@ -11,8 +11,9 @@ from pycocotools.coco import COCO
 
 from manifests.manifest import Manifest, read_manifest
 from manifests.sample import Mask
-from shards.masks import downscale_mask_for_page, iou, mask_from_array, union
+from shards.masks import downscale_mask_for_page, mask_from_array, union
 from shards.page import drawn_masks
+from tests.mask_overlap import iou
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 REPOSITORY = Path(__file__).parents[2]

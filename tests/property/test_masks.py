@@ -83,14 +83,14 @@ def test_runs_in_any_division_are_the_same_pixels(runs: list[int]) -> None:
     mask = masks.mask_from_uncompressed(runs, [total, 1])
     expected = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     assert (masks.mask_to_array(mask)[:, 0] == expected).all()
-    assert (masks.resize_masks([mask], Letterbox(1, total, 0, 0), total)[:, 0] == expected).all()
+    assert (masks.resize_mask_groups([[mask]], Letterbox(1, total, 0, 0), total)[0, :, 0] == expected).all()
 
 
 @settings(max_examples=300, deadline=None)
 @given(arrays, st.integers(1, 50), st.integers(1, 50))
 def test_resizing_is_indexing_at_the_centres(array: NDArray[np.bool_], width: int, height: int) -> None:
     side = max(width, height)
-    found = masks.resize_masks([masks.mask_from_array(array)], Letterbox(width, height, 0, 0), side)
+    found = masks.resize_mask_groups([[masks.mask_from_array(array)]], Letterbox(width, height, 0, 0), side)[0]
     rows, columns = rle.centres(height, array.shape[0]), rle.centres(width, array.shape[1])
     assert (found[:height, :width] == array[rows][:, columns]).all()
     assert not found[height:].any()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from manifests.sample import Mask, NegativeKind
+from manifests.sample import KINDS, Mask, NegativeKind
 from shards.masks import mask_from_array, mask_to_array
 from student import presence_metrics
 from student.blind import blind
@@ -17,7 +17,7 @@ from student.estimates import Estimate, Estimated, Estimates, Undefined
 from student.mask_metrics import mask_metrics
 from student.overlaps import Overlaps, best_instance_ious, overlaps, paired_ious
 from student.pope import pope
-from student.presence_metrics import KINDS, hallucination, presence_auc, says_present
+from student.presence_metrics import hallucination, presence_auc, says_present
 from student.saco_metrics import saco_metrics
 from tests import naive_metrics as naive
 from tests.naive_metrics import Figures, Row

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from manifests.recipe import MINED_KINDS, Prompts
-from manifests.sample import Evidence, NegativeKind
+from manifests.sample import KINDS, Evidence, NegativeKind
 from shards.allotment import Room, share_kinds
-from shards.candidates import KINDS, Candidates, train_statistics
+from shards.candidates import Candidates, train_statistics
 from shards.inventory import ABSENT, PRESENT, STATES, Inventory
 from shards.mined import Mined
 from shards.mixing import apportion

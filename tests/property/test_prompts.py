@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.recipe import Prompts
-from manifests.sample import Evidence, NegativeKind
+from manifests.sample import KINDS, Evidence, NegativeKind
 from shards.allotment import Room, pour, share_kinds
 from shards.benchmark import ask_benchmark
-from shards.candidates import KINDS, Candidates, train_statistics
+from shards.candidates import Candidates, train_statistics
 from shards.inventory import ABSENT, PRESENT, STATES, Inventory
 from shards.mixing import apportion
 from shards.prompts import NO_KIND, Asked, ask_generated, ask_train

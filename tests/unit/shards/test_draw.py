@@ -58,7 +58,7 @@ def two_sources(num: int = 60) -> Inventory:
 def test_the_first_sample_has_a_mask_though_the_largest_source_has_boxes_alone() -> None:
     inventory = with_boxes_alone(two_sources(), 0)
     (draw,) = draw_splits(inventory, everything_in_train(60), make_recipe(), where="r.toml")
-    assert draw.source_of(0) == "s1"
+    assert draw.mix.names[int(draw.mix.order[0])] == "s1"
     assert {name: draw.mix.achieved[name] for name in draw.mix.names} == {"s0": 28, "s1": 8, "blank": 4}
 
 

@@ -217,14 +217,6 @@ def test_hundreds_of_masks_and_polygons_have_a_union() -> None:
     assert masks.mask_from_polygons([square] * 300, 30, 40) == masks.mask_from_polygons([square], 30, 40)
 
 
-def test_intersection_over_union_is_that_of_the_pixels() -> None:
-    one, other = some_array(seed=1), some_array(seed=2)
-    found = masks.iou(masks.mask_from_array(one), masks.mask_from_array(other))
-    assert found == pytest.approx((one & other).sum() / (one | other).sum())
-    empty = masks.mask_from_array(np.zeros((30, 40), np.bool_))
-    assert masks.iou(empty, empty) == 0
-
-
 @pytest.mark.parametrize("bad", [Mask(size=(30, 40), counts="P"), Mask(size=(30, 41), counts="`U1")])
 def test_no_faulty_mask_reaches_pycocotools(bad: Mask) -> None:
     good = masks.mask_from_array(some_array())
@@ -233,8 +225,7 @@ def test_no_faulty_mask_reaches_pycocotools(bad: Mask) -> None:
         lambda: masks.mask_to_array(bad),
         lambda: masks.area(bad),
         lambda: masks.union([good, bad]),
-        lambda: masks.iou(good, bad),
-        lambda: masks.resize_masks([bad], letterbox_geometry(bad.size[1], 30, 16), 16),
+        lambda: masks.resize_mask_groups([[bad]], letterbox_geometry(bad.size[1], 30, 16), 16),
         lambda: masks.downscale_mask_for_page(bad, 10),
     ):
         assert reason_raised(call) == reason
@@ -243,7 +234,7 @@ def test_no_faulty_mask_reaches_pycocotools(bad: Mask) -> None:
 def test_masks_of_two_sizes_have_no_union() -> None:
     pair = [masks.mask_from_array(some_array()), masks.mask_from_array(some_array(40, 30))]
     assert reason_raised(lambda: masks.union(pair)) == Reason.MASK_SIZE
-    assert reason_raised(lambda: masks.resize_masks(pair, Letterbox(8, 8, 0, 0), 8)) == Reason.MASK_SIZE
+    assert reason_raised(lambda: masks.resize_mask_groups([pair], Letterbox(8, 8, 0, 0), 8)) == Reason.MASK_SIZE
     with pytest.raises(ValueError, match="at least one"):
         masks.union([])
 
@@ -267,8 +258,7 @@ def test_no_groups_and_empty_masks_resize_to_nothing() -> None:
     letterbox = letterbox_geometry(40, 30, 16)
     empty = masks.mask_from_array(np.zeros((30, 40), np.bool_))
     assert masks.resize_mask_groups([], letterbox, 16).shape == (0, 16, 16)
-    assert not masks.resize_masks([], letterbox, 16).any()
-    assert not masks.resize_masks([empty], letterbox, 16).any()
+    assert not masks.resize_mask_groups([[], [empty]], letterbox, 16).any()
 
 
 def test_a_page_gets_a_small_mask_of_the_same_shape() -> None:

@@ -9,8 +9,7 @@ import pytest
 from manifests.errors import Reason, TableError
 from manifests.recipe import Recipe
 from manifests.recipe_file import parse_recipe
-from manifests.sample import Evidence, NegativeKind
-from shards.candidates import KINDS
+from manifests.sample import KINDS, Evidence, NegativeKind
 from shards.inventory import ABSENT, PRESENT, STATES, Inventory
 from shards.mined import EVIDENCES, Mined, read_mined
 from shards.sources.source import LabelState

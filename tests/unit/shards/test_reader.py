@@ -31,7 +31,7 @@ from manifests.manifest import MANIFEST_NAME, encode_manifest, read_manifest
 from manifests.sample import Evidence, MaskState, NegativeKind
 from shards.blocks import CachedBlocks, LocalShards, SampleIndex, read_index
 from shards.images import decode_letterboxed, letterbox_geometry
-from shards.masks import resize_masks
+from shards.masks import resize_mask_groups
 from shards.order import BLOCK_SAMPLES
 from shards.reader import (
     KIND_CODES,
@@ -96,7 +96,7 @@ def test_a_pass_gives_every_sample_as_it_was_written(build: Path) -> None:
             assert bool(batch.present[row, place]) == prompt.present
             assert int(batch.mask_state[row, place]) == MASK_STATE_CODES[prompt.mask_state]
             assert int(batch.kinds[row, place]) == (NO_CODE if prompt.kind is None else KIND_CODES[prompt.kind])
-            expected = resize_masks(prompt.masks, letterbox, SIZE) if prompt.masks else np.zeros((SIZE, SIZE), np.bool_)
+            expected = resize_mask_groups([prompt.masks], letterbox, SIZE)[0]
             assert np.array_equal(batch.masks[row, place].numpy(), expected)
         assert not batch.masks[row, len(sample.prompts) :].any()
 

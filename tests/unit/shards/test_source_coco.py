@@ -21,6 +21,7 @@ from manifests.sample import Mask, MaskState
 from shards import masks
 from shards.sources.coco import Coco, open_coco
 from shards.sources.source import Found, Label, LabelState, Picture, Prepared, Reject, Repaired
+from tests.mask_overlap import iou
 
 DATA = Path(__file__).parents[3] / ".." / "shared" / "data"
 real_data = [pytest.mark.real_data, pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not there")]
@@ -579,7 +580,7 @@ class TestRealData:
         for image_id, picture in instances.pictures.items():
             for label in picture.labels:
                 other = panoptic.labels(image_id)[label.phrase]
-                assert masks.iou(masks.union(label.masks), masks.union(other.masks)) > 0.99
+                assert iou(masks.union(label.masks), masks.union(other.masks)) > 0.99
                 compared += 1
         assert compared > 250
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from manifests.sample import KINDS
 from student.drops import Counts, counts_of, drop_of, num_flipped, verdict_of
 from student.judged import Judged
 from student.overlaps import Overlaps
-from student.truth import KINDS
 
 
 def make_judged(

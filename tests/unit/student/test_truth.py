@@ -8,10 +8,10 @@ import pytest
 
 from manifests import tables
 from manifests.errors import ManifestError
-from manifests.sample import MaskState, NegativeKind
+from manifests.sample import KINDS, MaskState, NegativeKind
 from manifests.tables import SAMPLES, read_table, write_table
 from shards.masks import mask_to_array, union
-from student.truth import KINDS, NO_PROMPT, Places, Truth, read_truth, true_masks
+from student.truth import NO_PROMPT, Places, Truth, read_truth, true_masks
 from tests.factories import Made, absent, make_build, make_mask, make_sample, make_samples, present
 
 LEFT, RIGHT = make_mask(left=0, right=20), make_mask(left=30, right=50)
