@@ -235,7 +235,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.quick:
         vars(options).update(QUICK)
     everything = "" if options.sweeps else "".join(arm.name for arm in ARMS)
-    arms = wanted(everything if options.arms is None else options.arms, options.sweeps)
+    asked = wanted(everything if options.arms is None else options.arms, options.sweeps)
+    arms = [arm for arm in asked if arm.epochs != options.epochs]  # one that is as long as all others is one of them
     pictures = proof_world.gather(options.coco.resolve())
     names = hashlib.sha256("".join(picture.row["file_name"] for picture in pictures.found).encode()).hexdigest()
     config = Path(options.config).read_text(encoding="utf-8") if options.config else ""

@@ -96,10 +96,8 @@ SWEEPS = (
         question="Epochs of phase 2",
         base=_ARM["c"],
         points={
-            "2": _point("epochs-2", replace(_ARM["c"], epochs=2)),
-            "5": _point("epochs-5", replace(_ARM["c"], epochs=5)),
-            "10": _ARM["c"],
-            "20": _point("epochs-20", replace(_ARM["c"], epochs=20)),
+            "the arms' own": _ARM["c"],
+            **{str(num): _point(f"epochs-{num}", replace(_ARM["c"], epochs=num)) for num in (2, 5, 10, 20)},
         },
     ),
     Sweep(
@@ -119,7 +117,7 @@ SWEEPS = (
         points={
             "scratch": _ARM["c"],
             "a, then 2 epochs": _point("begin-a-2", replace(_ARM["c"], begins_with="a", epochs=2)),
-            "a, then 10 epochs": _point("begin-a-10", replace(_ARM["c"], begins_with="a")),
+            "a, then the arms' own": _point("begin-a", replace(_ARM["c"], begins_with="a")),
         },
     ),
 )

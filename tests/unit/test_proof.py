@@ -102,7 +102,7 @@ def test_every_point_of_a_sweep_is_a_recipe_of_its_own(folder: Path, tmp_path: P
 
 
 def test_sweeps_are_asked_for_by_name_and_bring_what_they_begin_with() -> None:
-    assert [arm.name for arm in proof.wanted("", "begin")] == ["a", "c", "c-begin-a-2", "c-begin-a-10"]
+    assert [arm.name for arm in proof.wanted("", "begin")] == ["a", "c", "c-begin-a-2", "c-begin-a"]
     assert [arm.name for arm in proof.wanted("f", "")] == ["e", "f"]
     with pytest.raises(SystemExit, match=r"error: colour, z; expected arms of abcdefghi, sweeps of seed, generated"):
         proof.wanted("az", "begin,colour")
@@ -181,8 +181,8 @@ def test_the_points_of_a_sweep_are_compared_on_the_folds_that_all_have(tmp_path:
     assert proof_page.main([str(tmp_path)]) == 0
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert "### Epochs of phase 2\n" in text
-    assert "| **10** | 1 | 0.50 / 0.00 / 1.00 |" in text
-    assert "### Epochs of phase 2: more than 10\n" in text
+    assert "| **the arms' own** | 1 | 0.50 / 0.00 / 1.00 |" in text
+    assert "### Epochs of phase 2: more than the arms' own\n" in text
     assert "| 2 | 0.000 [0.000, 0.000] | 0.000 [0.000, 0.000] |" in text
     assert "### Random absences a picture" not in text  # one point alone
     assert (tmp_path / "proof-sweep-epochs.png").read_bytes().startswith(b"\x89PNG")
