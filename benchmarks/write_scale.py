@@ -46,7 +46,9 @@ simulated or extrapolated is called so.
 
 For pictures of SA-1B's size (2250 x 1500); what bytes decide is carried on to SA-1B's {kilobytes:.0f} kB a picture,
 json and all. Embedding is that of the embedded encoder on a CPU. Only recipes with `[mine]` ask for it, and it runs in
-the command itself, not on the workers: {embedding:.0f} core hours, which a GPU beside the command shortens.
+the command itself, not on the workers: {embedding:.0f} core hours for the pictures, and {crops:.0f} more for a crop of
+each of {num_crops:.0f} M presences (`phrases = "retrieve"` looks at up to 32 masks a picture, each twice). So put a GPU
+beside the command.
 
 **Simulated** (`benchmarks/scale_simulation.py`, medians of {seeds} seeds): {simulated}.
 A task takes {time}.
@@ -124,6 +126,8 @@ def plan(simulation: Figures, found: Sequence[Cost]) -> str:
         costs=table(steps),
         kilobytes=NUM_BYTES / PICTURES / 1e3,
         embedding=core_hours(found, "embed"),
+        crops=core_hours(found, "embed") * POOLS["110 M crops"] / PICTURES,
+        num_crops=POOLS["110 M crops"] / 1e6,
         simulated=conditions["simulated"],
         time=conditions["time of a task"],
         deaths=conditions["workers die"],

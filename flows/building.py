@@ -147,7 +147,7 @@ def _refuse_another(recipe: Recipe, out: str) -> None:
     if found.recipe_sha256 != recipe_sha256(recipe):
         raise BuildError(
             f"{out}: holds the finished build {found.name!r} of another recipe; choose another "
-            "--out, or delete it first"
+            f"--out, or delete its {MANIFEST_NAME}: it is then built anew there, from what was scanned and embedded"
         )
 
 

@@ -257,7 +257,9 @@ def dask_executor(address: str, *, patience: Patience | None = None) -> Iterator
     try:
         import distributed  # noqa: F401
     except ImportError as error:
-        raise BuildError(f"{address}: needs the package distributed. Install it: pip install absentia[dask]") from error
+        raise BuildError(
+            f"{address}: needs the package distributed. In Absentia's folder: pip install -e '.[dask]'"
+        ) from error
     patience = patience or Patience()
     with _quiet(), _closing(connect(address)) as client:
         require_workers(client, address, patience.worker_s)

@@ -99,7 +99,7 @@ def mine_negatives(
 @_told
 def train_student(
     build: Build = "",
-    out: Annotated[str, Field(description="folder of the run; a run that was cut short goes on")] = "demo/student",
+    out: Annotated[str, Field(description="folder of the run; a run that was cut short goes on")] = "demo/trained",
     config: Config = "",
     epochs: Epochs = 0,
     split: Annotated[Literal["train", "val", "test"], Field(description="on which it is evaluated")] = "test",

@@ -106,6 +106,11 @@ def _check_asked(mine: Mine, mined: Sequence[NegativeKind], where: str) -> None:
         f"{where}: prompts.kinds asks for false_alarm, which comes from what a model answered; add its "
         "predictions table as mine.predictions (or a finished table with false alarms as mine.negatives)",
     )
+    _require(
+        NegativeKind.FALSE_ALARM in mined or not mine.predictions,
+        f"{where}: mine.predictions is where false alarms are found, and prompts.kinds asks for none; give "
+        "false_alarm a share, say 0.25 of all, or remove the table",
+    )
 
 
 def _require(condition: bool, message: str) -> None:

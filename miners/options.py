@@ -61,5 +61,6 @@ def mine_settings(options: argparse.Namespace) -> Mine:
         settings = msgspec.convert(given, Mine, strict=False)
     except msgspec.ValidationError as error:
         raise RecipeError(f"options: {error}; see --help") from error
-    check_mine(settings, [NegativeKind.NEAR_IMAGE, NegativeKind.NEAR_TEXT], "options")
+    alarms = [NegativeKind.FALSE_ALARM] if settings.predictions else []
+    check_mine(settings, [NegativeKind.NEAR_IMAGE, NegativeKind.NEAR_TEXT, *alarms], "options")
     return settings

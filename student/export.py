@@ -78,7 +78,7 @@ def _require_packages() -> None:
     if missing:
         raise ExportError(
             f"{', '.join(missing)} cannot be imported; expected the extra of exports. Install it with "
-            "pip install 'absentia[export]'"
+            "pip install -e '.[export]' in Absentia's folder"
         )
 
 

@@ -168,7 +168,7 @@ def open_sam3(source: str, *, device: torch.device) -> Sam3Predictor:
     if find_spec("transformers") is None:
         raise PredictionError(
             f"sam3:{source}: transformers is not installed; expected the extra sam3. "
-            "Install it: pip install absentia[sam3]"
+            "In Absentia's folder: pip install -e '.[sam3]'"
         )
     from safetensors import SafetensorError
 

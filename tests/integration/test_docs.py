@@ -22,7 +22,7 @@ SHOWN = {"toml", "json", None}  # recipes are parsed by test_recipes_page.py
 LONG = {  # blocks that run outside the tests
     ("README.md", "make demo     # the environment"),
     ("docs/flows.md", "python -m flows.close_the_loop"),
-    ("docs/storage.md", "pip install 'absentia[s3]'"),  # tests/integration/test_s3.py runs such commands
+    ("docs/storage.md", "pip install -c constraints.txt -e '.[s3]'"),  # tests/integration/test_s3.py runs such commands
 }
 
 

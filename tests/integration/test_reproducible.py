@@ -10,11 +10,13 @@ from PIL import Image
 
 from flows.build_shards import main
 from manifests.errors import BuildError, RecipeError, SourceError
+from manifests.manifest import read_manifest
 from manifests.recipe import Recipe
 from manifests.stage import run_command
 from manifests.tables import SAMPLES, VOCABULARIES, read_table
 from shards.draw import generated_sources
 from shards.sources.generated import GeneratedKind
+from shards.verify import verify
 from tests.worlds import build_bytes, build_world, error_line, make_coco, run_command_line, write_recipe, write_world
 
 SA1B_AND_NOISE = {
@@ -125,8 +127,22 @@ def test_another_recipe_in_the_folder_of_a_finished_build_is_refused(
     assert run_command(lambda: main([str(other), "--out", str(out), "--workers", "1"])) == 1
     line = error_line(capsys.readouterr().err)
     assert line.startswith(f"error: {out}: holds the finished build 'tiny' of another recipe")
-    assert "choose another --out" in line
+    assert "choose another --out, or delete its manifest.json" in line
     assert stamps(out) == before
+
+
+def test_without_its_manifest_another_recipe_is_built_in_the_folder_from_what_was_scanned(tmp_path: Path) -> None:
+    recipe = write_world(tmp_path / "world")
+    out = tmp_path / "out"
+    build_world(recipe, out)
+    scanned = {path: path.stat().st_mtime_ns for path in (out / "work").rglob("*.parquet")}
+    (out / "manifest.json").unlink()
+    other = write_recipe(recipe.parent, "other.toml", seed=99)
+    build_world(other, out)
+    assert read_manifest(str(out)).seed == 99
+    assert not list(verify(str(out), deep=True))
+    assert scanned
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in scanned.items())
 
 
 @pytest.mark.parametrize("keep_work", [True, False], ids=["with work", "without work"])

@@ -120,7 +120,7 @@ def test_dask_keeps_its_own_log_to_itself_and_gives_it_back(cluster: Cluster) ->
 def test_without_the_package_the_cure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert refused("tcp://there:8786", Patience()) == (
-        "tcp://there:8786: needs the package distributed. Install it: pip install absentia[dask]"
+        "tcp://there:8786: needs the package distributed. In Absentia's folder: pip install -e '.[dask]'"
     )
 
 

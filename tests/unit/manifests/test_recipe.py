@@ -184,6 +184,8 @@ def test_false_alarms_need_a_table_to_come_from() -> None:
         parsed(with_mine("", kinds="{ false_alarm = 1.0 }"))
     for key in ("predictions", "negatives"):
         assert parsed(with_mine(f'{key} = ["a.parquet"]', kinds="{ false_alarm = 1.0 }")).mine is not None
+    with pytest.raises(RecipeError, match=r"prompts.kinds asks for none; give false_alarm a share, say 0.25 of all"):
+        parsed(with_mine('predictions = ["a.parquet"]'))
 
 
 def test_paths_of_the_mine_table_are_side_files_and_no_part_of_the_digest() -> None:
@@ -195,7 +197,8 @@ def test_paths_of_the_mine_table_are_side_files_and_no_part_of_the_digest() -> N
     verifier = ["sam3/verifier.parquet"]
     decisions = ["s3://bucket/decisions.json"]
     """
-    recipe = parsed(with_mine(keys))
+    kinds = "{ random = 0.75, false_alarm = 0.25 }"
+    recipe = parsed(with_mine(keys, kinds=kinds))
     assert side_files(recipe) == {
         "data/templates.toml": "/data/data/templates.toml",
         "weights/clip.safetensors": "/data/weights/clip.safetensors",
@@ -221,7 +224,8 @@ def test_paths_of_the_mine_table_are_side_files_and_no_part_of_the_digest() -> N
         ["verifier.parquet"],
         ["decisions.json"],
     )
-    moved = parsed(with_mine(keys.replace("round-1/", "elsewhere/").replace("weights/", "/w/")), folder="/other")
+    elsewhere = keys.replace("round-1/", "elsewhere/").replace("weights/", "/w/")
+    moved = parsed(with_mine(elsewhere, kinds=kinds), folder="/other")
     assert recipe_sha256(moved) == recipe_sha256(recipe)
 
 
