@@ -154,7 +154,7 @@ def _refuse_another(recipe: Recipe, out: str) -> None:
 def _refuse_foreign(out: str) -> None:
     """Stop if `out` holds files that no build wrote, such as a source's pictures: a build would mingle with them."""
     own = {CROISSANT_NAME, SUMMARY_NAME, *map(index_name, SPLITS), *(f"{name}.parquet" for name in TABLES)}
-    foreign = [name for name in files.names_in(out) if name not in own and not name.startswith(files.TEMPORARY)]
+    foreign = [name for name in files.names_in(out) if name not in own]
     if foreign:
         raise BuildError(
             f"{out}: is no build, but holds {foreign[0]!r} and {len(foreign) - 1} other files; expected an empty or a "

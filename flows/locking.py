@@ -25,13 +25,13 @@ def locked(folder: str, what: str) -> Iterator[None]:
     refused = BuildError(f"{folder}: another {what} is running in this folder; wait for it, or choose another")
     if path in _held:
         raise refused
-    with files.storage_errors(folder), open(path, "wb") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise refused from error
+    with contextlib.ExitStack() as stack:
+        with files.storage_errors(folder):
+            lock = stack.enter_context(open(path, "wb"))
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError) as error:
+                raise refused from error
         _held.add(path)
-        try:
-            yield
-        finally:
-            _held.discard(path)
+        stack.callback(_held.discard, path)
+        yield

@@ -35,8 +35,8 @@ def open_places(num: int, *, limit_s: float = LIMIT_S) -> Iterator[Runner]:
 
     def run(call: Callable[[], T]) -> T:
         place = free.get()
-        future = place.submit(call)
         try:
+            future = place.submit(call)  # raises, too, if the process died while nothing was asked of it
             if wait([future], timeout=limit_s).done:
                 return future.result()
         except BrokenExecutor:

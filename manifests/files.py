@@ -135,11 +135,12 @@ def fingerprint(uri: str) -> Fingerprint:
 
 
 def list_files(pattern: str) -> list[str]:
-    """The files that `pattern` (a path or URL, with `*`, `?`, `[]`, `**`) names, sorted; all below it for a folder."""
+    """The finished files that `pattern` (a path or URL, with `*`, `?`, `[]`, `**`) names; all below it for a folder."""
     if is_local(pattern):
         from fsspec.core import url_to_fs
 
-        return sorted(matching(*url_to_fs(pattern)))
+        found = sorted(matching(*url_to_fs(pattern)))
+        return [path for path in found if not os.path.basename(path).startswith(TEMPORARY)]
     names = sorted(place_at(pattern).paths())
     scheme = pattern[: pattern.index("://") + 3]
     rooted = pattern.startswith(f"{scheme}/")  # file:///a, but memory://a and s3://bucket/a
@@ -170,9 +171,10 @@ def make_folder(uri: str) -> None:
 
 
 def names_in(folder: str) -> list[str]:
-    """The names of the files in `folder` itself, sorted; none where it is not there."""
+    """The names of the finished files in `folder` itself, sorted; none where it is not there."""
     if is_local(folder):
-        return sorted(entry.name for entry in os.scandir(folder) if entry.is_file()) if os.path.isdir(folder) else []
+        entries = os.scandir(folder) if os.path.isdir(folder) else ()
+        return sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith(TEMPORARY))
     return place_at(folder).names()
 
 

@@ -179,14 +179,16 @@ def _load(parts: Sequence[EmbedPart], inventory: Inventory, encoder: Encoder, fo
         [np.empty(0, np.int32), *(inventory.labels.phrase_l[part.label_c] for part in parts)]
     )
     crop_box_c4 = np.concatenate([np.empty((0, 4), np.float32), *(found.box_r4 for found in crops)])
-    arrays = (images_nd, crop_image_c, crop_phrase_c, crop_box_c4, crops_cd)
+    digest = hashlib.sha256()
+    for array in (images_nd, crop_image_c, crop_phrase_c, crop_box_c4, crops_cd):
+        digest.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
     return Embedded(
         images_nd=images_nd,
         crop_image_c=crop_image_c,
         crop_phrase_c=crop_phrase_c,
         crop_box_c4=crop_box_c4,
         crops_cd=crops_cd,
-        digest=hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest(),
+        digest=digest.hexdigest(),
     )
 
 

@@ -3,8 +3,10 @@
 # V phrases, D width
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from manifests.recipe import SPLITS, Mine
 from miners.confusable import confusable_relation, find_confusable
 from miners.embed import Embedded, embed_inventory, embed_phrases
 from miners.encoders import Chosen, choose_encoder
+from miners.guards import CALLED_PRESENT
 from miners.judging import Knowledge
 from miners.meaning import related
 from miners.outside import Said, read_decisions, read_predictions
@@ -86,7 +89,7 @@ def prepare_ground(
     """
     encoder = chosen.encoder
     knowledge = _knowledge(inventory, assignment, lexicon, settings)  # read first: a wrong file costs no embedding
-    alarms = _said(settings.predictions, inventory)
+    alarms = _said(settings.predictions, inventory, partial(read_predictions, masks_from=CALLED_PRESENT))
     embeddings = files.join(folder, "embeddings")
     needed_n = assignment.split_n == SPLITS.index(split)
     embedded = embed_inventory(inventory, roots, encoder, folder=embeddings, progress=progress, needed_n=needed_n)
@@ -113,12 +116,12 @@ def _knowledge(inventory: Inventory, assignment: Assignment, lexicon: Lexicon, s
         relation=meaning | confusable_relation(confused, len(inventory.phrases)),
         meaning=meaning,
         group_n=assignment.group_n,
-        verifier=_said(settings.verifier, inventory),
+        verifier=_said(settings.verifier, inventory, partial(read_predictions, masks_from=math.inf)),
         decided=_said(settings.decisions, inventory, read_decisions),
     )
 
 
-def _said(uris: Sequence[str], inventory: Inventory, read: _Read = read_predictions) -> Said | None:
+def _said(uris: Sequence[str], inventory: Inventory, read: _Read) -> Said | None:
     """What the files say; the log tells how many rows of them belong to nothing."""
     if not uris:
         return None

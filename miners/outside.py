@@ -98,16 +98,21 @@ class _Rows:
     counts: pa.Array  # "" without a mask
 
 
-def read_predictions(uris: Sequence[str], inventory: Inventory, *, with_masks: bool = True) -> Said:
-    """What a model says of the inventory's pictures, from tables of predictions; without masks where none are needed.
+def read_predictions(uris: Sequence[str], inventory: Inventory, *, masks_from: float = 0.0) -> Said:
+    """What a model says of the inventory's pictures, from tables of predictions.
+
+    Args:
+        uris: The tables.
+        inventory: Whose pictures and phrases count.
+        masks_from: The presence from which on masks are held; all are checked.
 
     Raises:
         TableError: a file is no such table, a presence lies outside 0 to 1, a pair of picture and phrase stands twice
             in one file, or no row of a file belongs to the inventory.
     """
-    reading = _Reading(inventory)
+    reading = _Reading(inventory, masks_from)
     for uri in uris:
-        reading.file(uri, _prediction_rows(uri, with_masks=with_masks))
+        reading.file(uri, _prediction_rows(uri))
     return reading.said()
 
 
@@ -118,22 +123,18 @@ def read_decisions(uris: Sequence[str], inventory: Inventory) -> Said:
         TableError: a file is no such file, decides one pair of picture and phrase twice, or none of its rows belongs to
             the inventory.
     """
-    reading = _Reading(inventory)
+    reading = _Reading(inventory, masks_from=0.0)
     for uri in uris:
         reading.file(uri, [_decision_rows(uri)])
     return reading.said()
 
 
-def _prediction_rows(uri: str, *, with_masks: bool) -> Iterator[_Rows]:
+def _prediction_rows(uri: str) -> Iterator[_Rows]:
     first = 0
-    columns = PREDICTIONS.names if with_masks else [name for name in PREDICTIONS.names if name != "mask"]
-    for table in iterate_table(uri, PREDICTIONS, columns):
-        size_p2, counts = np.zeros((table.num_rows, 2), np.int64), pa.array([""] * table.num_rows, pa.string())
-        if with_masks:
-            mask = table["mask"].combine_chunks()
-            counts = pc.fill_null(pc.struct_field(mask, "counts"), "")
-            sizes = pc.struct_field(mask, "size").to_pylist()
-            size_p2 = np.array([s if s and len(s) == 2 else (0, 0) for s in sizes], np.int64).reshape(-1, 2)
+    for table in iterate_table(uri, PREDICTIONS, PREDICTIONS.names):
+        mask = table["mask"].combine_chunks()
+        sizes = pc.struct_field(mask, "size").to_pylist()
+        size_p2 = np.array([s if s and len(s) == 2 else (0, 0) for s in sizes], np.int64).reshape(-1, 2)
         yield _Rows(
             uri=uri,
             unit="row",
@@ -143,7 +144,7 @@ def _prediction_rows(uri: str, *, with_masks: bool) -> Iterator[_Rows]:
             presence=pc.fill_null(table["presence"], float("nan")).to_numpy().astype(np.float64),
             height=size_p2[:, 0],
             width=size_p2[:, 1],
-            counts=counts,
+            counts=pc.fill_null(pc.struct_field(mask, "counts"), ""),
         )
         first += table.num_rows
 
@@ -180,8 +181,9 @@ def _decision_rows(uri: str) -> _Rows:
 class _Reading:
     """Statements of several files, joined to the inventory."""
 
-    def __init__(self, inventory: Inventory) -> None:
+    def __init__(self, inventory: Inventory, masks_from: float) -> None:
         self._inventory = inventory
+        self._masks_from = masks_from
         self._keys = inventory.images["key"].combine_chunks()
         self._number = {phrase_id(phrase): v for v, phrase in enumerate(inventory.phrases)}
         self._pair_p: list[_Int64] = []
@@ -264,7 +266,7 @@ class _Reading:
         said_n2 = np.stack([rows.height[known[shown]], rows.width[known[shown]]], axis=1)
         for at, fault, size, said in zip(shown.tolist(), check.faults.tolist(), size_n2, said_n2, strict=True):
             reason = reason_of(MaskFault(fault)) if np.array_equal(size, said) else Reason.MASK_SIZE
-            if reason is Reason.MASK_EMPTY:
+            if reason is Reason.MASK_EMPTY or (reason is None and rows.presence[known[at]] < self._masks_from):
                 continue
             if reason is not None:
                 kept[at] = False

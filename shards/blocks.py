@@ -254,7 +254,7 @@ class CachedBlocks:
         """Delete the blocks that were not read for the longest time until `num_bytes` more fit."""
         found = []
         for path in Path(self._folder).iterdir():
-            if not path.name.startswith("lock-"):
+            if path.name.endswith(".block"):  # the folder may hold what is not the cache's
                 with contextlib.suppress(FileNotFoundError):  # another process makes room too
                     status = path.stat()
                     found.append((status.st_mtime_ns, status.st_size, path))

@@ -85,11 +85,18 @@ def _read_part(uri: str) -> tuple[pa.Array, _Float16]:
             f"{uri}: columns {', '.join(table.schema.names)}; expected 'key' and one column of lists of numbers"
         )
     rows = table[lists[0]].combine_chunks()
-    values = rows.flatten().to_numpy(zero_copy_only=False).astype(np.float16, copy=False)
+    with np.errstate(over="ignore"):
+        values = rows.flatten().to_numpy(zero_copy_only=False).astype(np.float16, copy=False)
     lengths = pc.unique(pc.list_value_length(rows)).to_pylist()
     if len(lengths) != 1 or not lengths[0]:
         raise TableError(f"{uri}: {lists[0]} holds lists of {lengths} numbers, expected one length above 0")
-    return table["key"].combine_chunks().cast(pa.string()), values.reshape(-1, lengths[0])
+    keys, rows_rd = table["key"].combine_chunks().cast(pa.string()), values.reshape(-1, lengths[0])
+    if not (finite_r := np.isfinite(rows_rd).all(1)).all():
+        raise TableError(
+            f"{uri}: the row of key {keys[int(np.argmin(finite_r))].as_py()!r} holds a number that float16 cannot; "
+            "expected finite ones up to 65504"
+        )
+    return keys, rows_rd
 
 
 def _is_list_of_numbers(kind: pa.DataType) -> bool:

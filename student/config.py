@@ -28,6 +28,15 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     text_heads: Count = 4
     context: Annotated[int, Meta(ge=4, le=77)] = 32  # tokens of a phrase, its two ends included
 
+    def __post_init__(self) -> None:
+        """Heads share a width evenly."""
+        for heads, width in (("attention_heads", "width"), ("text_heads", "text_width")):
+            if getattr(self, width) % getattr(self, heads):
+                raise ValueError(
+                    f"{heads} = {getattr(self, heads)} does not divide {width} = {getattr(self, width)}; expected one "
+                    "that does"
+                )
+
 
 class LossConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Weights of the losses; 0 leaves one out."""
@@ -66,7 +75,7 @@ class OptimiserConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole training run, but for its data, teacher and length, which the command line says."""
 
-    seed: Annotated[int, Meta(ge=0)] = 0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     batch_size: Count = 32  # global: all ranks together
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of autocast; weights stay float32
     checkpoint_steps: Count = 200  # between two writes of last.safetensors
@@ -91,7 +100,7 @@ def read_config(uri: str | None) -> TrainConfig:
         raise RecipeError(f"{uri}: there is no such file; expected a training config in TOML") from error
     try:
         return msgspec.toml.decode(data, type=TrainConfig)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RecipeError(f"{uri}: {error}; docs/training.md lists the keys") from error
 
 

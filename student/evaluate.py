@@ -123,7 +123,8 @@ def _predicted(options: Options, progress: "Progress | None") -> Made:
     _log.info("%s (%s)", predictor.name, predictor.digest())
     record = None if options.source.startswith(SAM3) else read_run(options.source)
     fitted = None if options.val_predictions else _kept(record, predictor, options.build)
-    has_val = fitted is None and bool(read_manifest(options.build).splits.get(_FITTED_SPLIT))
+    is_asked = fitted is None and not options.val_predictions
+    has_val = is_asked and bool(read_manifest(options.build).splits.get(_FITTED_SPLIT))
     table, of_val = (
         files.join(options.out, name) for name in (PREDICTIONS_NAME, f"{_FITTED_SPLIT}-{PREDICTIONS_NAME}")
     )

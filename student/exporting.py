@@ -27,7 +27,7 @@ from student.model import Student
 from student.onnx_predictor import OnnxPredictor
 from student.parity import BOUND, Asked, difference, made_pictures, require_parity
 from student.quantisation import BASES, Trial, chosen_of, quantise
-from student.readings import QUANTISATION_NAME, Quantisation
+from student.readings import LATENCY_NAME, QUANTISATION_NAME, Quantisation
 from student.run_record import name_of
 from student.torch_predictor import TorchPredictor
 from student.variant_judge import VariantJudge
@@ -94,11 +94,11 @@ def export_run(wanted: Wanted, progress: Progress) -> Exported:
 
 def remove_export(out: str) -> None:
     """Remove what an earlier export left in `out`, so that nothing of another student is taken for this one's."""
-    for name in (EXPORT_NAME, QUANTISATION_NAME):
+    for name in (EXPORT_NAME, QUANTISATION_NAME, LATENCY_NAME):
         files.remove(files.join(out, name))
     found = [files.relative(uri, out).split("/") for uri in files.list_files(out)]
     for variant in [parts[0] for parts in found if len(parts) == 2 and parts[1] == VARIANT_NAME]:
-        for name in (VARIANT_NAME, *map(graph_name, GRAPHS)):
+        for name in (VARIANT_NAME, LATENCY_NAME, *map(graph_name, GRAPHS)):
             files.remove(files.join(out, variant, name))
 
 

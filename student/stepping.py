@@ -25,7 +25,6 @@ class Stepper:
         self._tutor = tutor
         self._ranks = ranks
         self._config = tutor.config
-        self._scaler = torch.amp.GradScaler(ranks.device.type, enabled=self._config.precision == "float16")
 
     def begin(self, place: Place, resumed: Checkpoint | None) -> None:
         """Train what the phase of `place` trains, with the optimiser of `resumed` or a fresh one.
@@ -36,6 +35,8 @@ class Stepper:
         self.learner.teach_only(place.phase, self._config.optimiser)
         self._module = self._ranks.wrap(self.learner, partly=_leaves_some_out(place.phase, self._config.losses))
         self._optimiser = make_optimiser(self.learner, self._config.optimiser)
+        is_scaled = self._config.precision == "float16"
+        self._scaler = torch.amp.GradScaler(self._ranks.device.type, enabled=is_scaled)
         if resumed is None:
             return
         load_optimiser(self._optimiser, self.learner, resumed.below(OPTIMIZER), resumed.uri)

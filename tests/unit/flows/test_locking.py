@@ -41,6 +41,13 @@ def test_a_second_one_in_the_same_process_is_refused_and_leaves_the_first_its_lo
         pass
 
 
+def test_what_goes_wrong_elsewhere_while_it_is_held_is_not_the_folders_fault(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match="elsewhere"), locked(str(tmp_path), "loop"):
+        raise PermissionError(13, "denied", "/elsewhere")
+    with locked(str(tmp_path), "loop"):
+        pass
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / ".lock").mkdir()
     with pytest.raises(StorageError, match=str(tmp_path)), locked(str(tmp_path), "loop"):

@@ -40,6 +40,20 @@ def test_a_process_that_is_killed_costs_its_own_call_and_is_replaced() -> None:
         assert [place(os.getpid) for _ in range(4)].count(os.getpid()) == 0
 
 
+def test_a_process_that_dies_while_nothing_is_asked_of_it_is_replaced() -> None:
+    with open_places(1) as place:
+        pid = place(os.getpid)
+        os.kill(pid, signal.SIGKILL)
+        deadline_s = time.monotonic() + 10
+        while Path(f"/proc/{pid}").exists() and _state(pid) != "Z":
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+        time.sleep(0.5)  # until the pool has seen it
+        with pytest.raises(BrokenExecutor):
+            place(os.getpid)
+        assert place(os.getpid) not in (pid, os.getpid())
+
+
 def test_a_part_that_runs_too_long_is_ended_and_said(tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     with open_places(1, limit_s=8.0) as place:

@@ -170,3 +170,11 @@ def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     files.write_bytes(str(tmp_path / "a"), b"abc")
     assert files.sha256_file(str(tmp_path / "a")).startswith("ba7816bf")
     assert "memory" in fsspec.available_protocols()
+
+
+def test_what_a_killed_write_left_is_no_file_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_text("whole")
+    (tmp_path / f"{files.TEMPORARY}x7-b.parquet").write_text("half")
+    assert files.names_in(str(tmp_path)) == ["a.parquet"]
+    for pattern in (str(tmp_path), str(tmp_path / "*.parquet")):
+        assert files.list_files(pattern) == [str(tmp_path / "a.parquet")]

@@ -76,7 +76,7 @@ def test_masks_come_along_and_an_empty_one_is_none(tmp_path: Path) -> None:
     assert said.mask_p.tolist() == [0, NO_MASK, NO_MASK]
     assert said.masks == (make_mask(),)
     assert said.num_rejects == {}
-    bare = read_predictions([uri], make_pictures(), with_masks=False)
+    bare = read_predictions([uri], make_pictures(), masks_from=0.95)
     assert (bare.masks, bare.mask_p.tolist()) == ((), [NO_MASK] * 3)
     assert presences(bare) == presences(said)
 

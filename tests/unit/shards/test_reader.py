@@ -292,6 +292,29 @@ def test_a_block_is_one_range_per_shard_and_fetched_once_by_all_that_share_a_fol
     )
 
 
+def test_a_full_cache_deletes_its_own_blocks_and_nothing_else(tmp_path: Path) -> None:
+    index = read_index(in_memory(make_build(tmp_path / "build", many(3 * BLOCK_SAMPLES)), "full"), "train")
+    folder = tmp_path / "cache"
+    (folder / "mine").mkdir(parents=True)
+    (folder / "thesis.tex").write_text("years of work")
+    cached = CachedBlocks(index, str(folder), 1)
+    for sample in (0, BLOCK_SAMPLES, 2 * BLOCK_SAMPLES):
+        cached.read(sample)
+    assert (folder / "thesis.tex").read_text() == "years of work"
+    assert (folder / "mine").is_dir()
+    assert len(list(folder.glob("*.block"))) == 1
+
+
+def test_features_that_float16_cannot_hold_are_refused_by_key(build: Path, tmp_path: Path) -> None:
+    keys = sorted({made.image_key for made in make_samples()})
+    for value in (float("nan"), 1e6):
+        values = pa.array(np.array([0.5] * (2 * len(keys) - 1) + [value], np.float32))
+        table = pa.table({"key": pa.array(keys), "embedding": pa.FixedSizeListArray.from_arrays(values, 2)})
+        pq.write_table(table, tmp_path / "features.parquet")
+        with pytest.raises(TableError, match=f"row of key '{keys[-1]}' holds a number that float16 cannot"):
+            open_loader(build, batch_size=3, options=LoaderOptions(features=[str(tmp_path / "features.parquet")]))
+
+
 def test_readers_that_miss_the_same_block_at_once_fetch_it_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

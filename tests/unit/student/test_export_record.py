@@ -102,7 +102,8 @@ def test_what_is_chosen_is_a_plain_name(tmp_path: Path, chosen: str) -> None:
 
 def test_an_earlier_export_is_removed_and_what_is_none_of_it_stays(tmp_path: Path) -> None:
     out = write_two(tmp_path)
-    (out / "quantisation.json").write_text("{}")
+    for name in ("quantisation.json", "latency.json", "fp16/latency.json"):
+        (out / name).write_text("{}")
     (out / "work").mkdir()
     kept = [out / "work" / "answers.parquet", out / "notes.txt", out / "fp16" / "notes.txt"]
     for path in kept:
