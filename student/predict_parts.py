@@ -239,6 +239,7 @@ def _join(uris: Sequence[str], out: str, schema: pa.Schema, order: Sequence[str]
 
 def _remove_parts(folder: str) -> None:
     """Delete what the parts left, now that the joined tables hold it."""
+    files.remove_unfinished(folder, below=())
     for name in files.names_in(folder):
         if name.endswith((".parquet", ".json")):
             files.remove(files.join(folder, name))

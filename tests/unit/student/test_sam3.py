@@ -150,7 +150,7 @@ def test_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
 
 def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sam3, "find_spec", lambda _: None)
-    with pytest.raises(PredictionError, match=r"pip install absentia\[sam3\]"):
+    with pytest.raises(PredictionError, match=r"pip install -e '\.\[sam3\]'"):
         open_predictor("sam3:facebook/sam3", device="cpu")
 
 
