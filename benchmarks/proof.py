@@ -174,17 +174,8 @@ def align(fold: Fold) -> Path | None:
     recipe, teacher = place / "recipe.toml", place / "teacher"
     proof_arms.write(recipe, proof_arms.recipe(PHASE_1, fold.world, fold.counts))
     made = str(build(recipe, place / "build"))
-    run(
-        "miners.embed",
-        made,
-        "--out",
-        str(teacher),
-        "--encoder",
-        "conse",
-        "--no-crops",
-        "--quiet",
-        log=place / "log.txt",
-    )
+    pictures_alone = ("--encoder", "conse", "--no-crops", "--quiet")
+    run("miners.embed", made, "--out", str(teacher), *pictures_alone, log=place / "log.txt")
     student = msgspec.toml.decode(settings.config)
     return learn(place, "--teacher", str(teacher), "--phases", "1", init=None, student=student, epochs=settings.phase_1)
 
