@@ -1,6 +1,6 @@
 """The proof: students that differ in the absences that they were shown, judged on pictures that nobody tuned to.
 
-    python benchmarks/proof.py COCO --out DIR [--arms abcdefghi] [--sweeps all] [--folds 0,1,2,3,4] [--quick]
+    python benchmarks/proof.py COCO --out DIR [--arms abcdefghij] [--sweeps all] [--folds 0,1,2,3,4] [--quick]
 
 Each fold's test pictures are in no other fold's test. All arms of a fold take equally many steps from the same weights,
 those of one phase 1 over all its real pictures, and are judged by one build of val and test. What is finished is kept:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from flows.next_recipe import FALSE_ALARM_SHARE, with_false_alarms
-from manifests.recipe import default_mined_kinds
+from manifests.recipe import Prompts, default_mined_kinds
 from manifests.sample import NegativeKind
 
 SEED = 7
@@ -17,6 +17,7 @@ GENERATED = 0.05  # blank and noise together, where an arm has them
 ABSENT = 10.0  # prompts a picture
 RANDOM = {NegativeKind.RANDOM: 1.0}
 DEFAULT = dict(default_mined_kinds())
+UNMINED = Prompts().kinds
 HALF_HARD = {
     NegativeKind.RANDOM: 0.5,
     NegativeKind.CO_OCCURRING: 0.15,
@@ -60,6 +61,7 @@ ARMS = (
     Arm(name="g", title="the naive mix", kinds=RANDOM, denied=True),
     Arm(name="h", title="d without guards", kinds=MINED_KINDS, mine={"absolute_margin": -100.0}),
     Arm(name="i", title="e, half of all absences hard", kinds=HALF_HARD, mine={}),
+    Arm(name="j", title="the default recipe without mining, half co-occurring", kinds=UNMINED),
 )
 PHASE_1 = Arm(name="phase-1", title="all real pictures, for what the arms share", kinds=RANDOM, generated=0.0)
 

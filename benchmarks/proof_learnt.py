@@ -11,8 +11,15 @@ from student.history import LossLine, read_history
 from student.schedule import REFINEMENT
 
 NAME = "proof-learnt.png"
-FAMILIES = {"c": ("#0072B2", "o"), "d": ("#D55E00", "s"), "e": ("#E69F00", "^"), "f": ("#CC79A7", "v")}  # Okabe and Ito
-FAMILIES |= {"h": ("#000000", "D"), "i": ("#009E73", "P")}  # arms that met absences of pictures; not the naive mix
+FAMILIES = {  # arms that met absences of pictures, but for the naive mix; colours of Okabe and Ito
+    "c": ("#0072B2", "o"),
+    "d": ("#D55E00", "s"),
+    "e": ("#E69F00", "^"),
+    "f": ("#CC79A7", "v"),
+    "h": ("#000000", "D"),
+    "i": ("#009E73", "P"),
+    "j": ("#56B4E9", "X"),
+}
 
 
 def left_of_presence(run: str) -> float:

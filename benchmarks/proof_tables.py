@@ -57,7 +57,7 @@ ALARMS = f"Absent prompts called present where {RECALL:.0%} of presences are"
 MCC = "MCC in POPE's three settings, at the threshold that val chose"
 AUC = "AUC within a phrase: pictures that show it against those of each setting that do not"
 BY_SHOWN = f"Presences found, {RECALL:.0%} over all, by how often train shows their phrase"
-PAIRS = (("d", "c"), ("e", "a"), ("e", "c"), ("i", "c"), ("f", "e"), ("d", "h"), ("e", "g"))
+PAIRS = (("d", "c"), ("e", "a"), ("e", "c"), ("i", "c"), ("j", "c"), ("f", "e"), ("d", "h"), ("e", "g"))
 DRAWN = {"miou": "mIoU", "il_fpr": "hallucination, all kinds", "presence_recall": "recall"}  # from pictures
 
 

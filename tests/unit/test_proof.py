@@ -104,7 +104,7 @@ def test_every_point_of_a_sweep_is_a_recipe_of_its_own(folder: Path, tmp_path: P
 def test_sweeps_are_asked_for_by_name_and_bring_what_they_begin_with() -> None:
     assert [arm.name for arm in proof.wanted("", "begin")] == ["a", "c", "c-begin-a-2", "c-begin-a"]
     assert [arm.name for arm in proof.wanted("f", "")] == ["e", "f"]
-    with pytest.raises(SystemExit, match=r"error: colour, z; expected arms of abcdefghi, sweeps of seed, generated"):
+    with pytest.raises(SystemExit, match=r"error: colour, z; expected arms of abcdefghij, sweeps of seed, generated"):
         proof.wanted("az", "begin,colour")
     config = {"batch_size": 16, "losses": {"focal_gamma": 0.0}}
     changes = {"losses": {"presence": 4.0}, "model": {"size": 64}, "batch_size": 8}
