@@ -300,6 +300,11 @@ def write_table(uri: str, table: pa.Table, schema: pa.Schema, metadata: Mapping[
         writer.add_table(table)
 
 
+def list_tables(uri: str) -> list[str]:
+    """The Parquet files at `uri`: the one that it names, or those of a folder, however deep."""
+    return [name for name in files.list_files(uri) if name.endswith(".parquet")]
+
+
 def open_table(uri: str, schema: pa.Schema) -> pq.ParquetFile:
     """The Parquet file at `uri`, checked to be the table that `schema` describes.
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from manifests import files
 from manifests.errors import TableError
+from manifests.tables import list_tables
 from shards.blocks import SampleIndex, read_image_keys
 
 _Float16 = NDArray[np.float16]
@@ -52,7 +53,7 @@ def read_features(uris: Sequence[str], indexes: Sequence[SampleIndex]) -> list[F
 
 
 def _parts(uri: str) -> list[str]:
-    parts = [name for name in files.list_files(uri) if name.endswith(".parquet")]
+    parts = list_tables(uri)
     if not parts:
         raise TableError(f"{uri}: no Parquet file there; expected an embeddings table with a column 'key'")
     return parts

@@ -62,7 +62,8 @@ class Tutor:
         soft_bp = soft_bpmm = None
         if self.soft is not None:
             soft_bp = self.soft.presence(batch) if self.config.losses.soft_presence else None
-            batch, soft_bpmm = blend_masks(batch, self.soft.masks(batch), share=self.config.losses.soft_mask)
+            share = self.config.losses.soft_mask
+            batch, soft_bpmm = blend_masks(batch, self.soft.masks(batch, beside_whole=share > 0), share=share)
         changes = draw_changes(batch, self.config.augmentation, seed=self.config.seed)
         batch = self._to_device(batch)
         images = change_images(batch.images, changes, mask_side=batch.masks.shape[-1])

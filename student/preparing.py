@@ -8,6 +8,7 @@ import torch
 
 from manifests import files
 from manifests.errors import CheckpointError, TrainingError
+from manifests.tables import list_tables
 from student.checkpoint import ALIGN, MODEL, SUFFIX, Checkpoint, CheckpointState, fill, read_checkpoint
 from student.config import TrainConfig
 from student.initial import init_from
@@ -203,9 +204,9 @@ def _settle(request: Request, state: CheckpointState | None) -> Settled:
     phases = request.phases or (tuple(state.phases) if state else default)
     epochs = request.epochs or (tuple(state.epochs) if state else tuple(DEFAULT_EPOCHS[phase] for phase in phases))
     _require_sense(request, config, phases, epochs)
-    teacher = [table_used(uri, "features", _files(uri)) for uri in request.teacher]
+    teacher = [table_used(uri, "features", list_tables(uri)) for uri in request.teacher]
     if request.predictions:
-        teacher.append(table_used(request.predictions, "predictions", _files(request.predictions)))
+        teacher.append(table_used(request.predictions, "predictions", list_tables(request.predictions)))
     return Settled(
         config=config,
         builds=[build_used(folder, weight) for folder, weight in request.builds.items()],
@@ -214,10 +215,6 @@ def _settle(request: Request, state: CheckpointState | None) -> Settled:
         epochs=list(epochs),
         positives_only=request.positives_only,
     )
-
-
-def _files(uri: str) -> list[str]:
-    return [name for name in files.list_files(uri) if name.endswith(".parquet")]
 
 
 def _require_sense(request: Request, config: TrainConfig, phases: tuple[int, ...], epochs: tuple[int, ...]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -74,7 +75,7 @@ def read_teacher(uris: Sequence[str]) -> Teacher:
     """The teacher in the embeddings tables at `uris` (files, or folders of parts) together.
 
     Raises:
-        TableError: there is no such table, it has no row of a phrase, or rows differ in width.
+        TableError: there is no such table, it has no row of a phrase, rows differ in width, or hold what is not finite.
     """
     parts = [part for uri in uris for part in _parts(uri)]
     groups = [_phrases(part) for part in parts]
@@ -87,7 +88,7 @@ def read_teacher(uris: Sequence[str]) -> Teacher:
     lengths = pc.unique(pc.list_value_length(found["row"])).to_pylist()
     if len(lengths) != 1 or not lengths[0]:
         raise TableError(f"{', '.join(uris)}: rows of {sorted(lengths)} numbers, expected one width above 0")
-    values = found["row"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float16)
+    values = _numbers(found["row"], ", ".join(uris))
     row_of: dict[str, int] = {}
     for row, phrase in enumerate(found["phrase"].to_pylist()):
         row_of.setdefault(phrase_id(phrase), row)
@@ -106,12 +107,19 @@ def _some_pictures(parts: Sequence[str], width: int) -> Tensor:
             raise TableError(
                 f"{part}: rows of pictures of {sorted(found)} numbers, expected {width} as those of phrases"
             )
-        rows = table["row"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-        groups.append(torch.from_numpy(rows.reshape(-1, width)))
+        groups.append(torch.from_numpy(_numbers(table["row"], part).reshape(-1, width)).float())
         num += table.num_rows
         if num == _SEEN:
             break
     return torch.cat(groups)
+
+
+def _numbers(row: pa.ChunkedArray, where: str) -> NDArray[np.float16]:
+    """The numbers of some rows, one row after another."""
+    values: NDArray[np.float16] = row.combine_chunks().flatten().to_numpy(zero_copy_only=False).copy()
+    if not np.isfinite(values).all():
+        raise TableError(f"{where}: a row holds a number that is not finite; expected what has a cosine. Embed again")
+    return values
 
 
 def _moments(pictures_nd: Tensor, phrases_vd: Tensor) -> tuple[float, float]:
@@ -127,7 +135,7 @@ def _unit(rows_nd: Tensor) -> Tensor:
 
 def _parts(uri: str) -> list[str]:
     """The tables at `uri`."""
-    found = [name for name in files.list_files(uri) if name.endswith(".parquet")]
+    found = tables.list_tables(uri)
     parts = [name for name in found if files.relative(name, uri).partition("/")[0] not in _PASSED_OVER]
     if not parts:
         raise TableError(f"{uri}: no Parquet file there; expected an embeddings table, or a folder of its parts")

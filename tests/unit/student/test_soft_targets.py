@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 import torch
 
@@ -42,23 +43,32 @@ def test_presence_is_joined_by_picture_and_phrase_for_repeats_too(tmp_path: Path
 def test_masks_come_in_the_square_of_the_picture_where_both_say_present(tmp_path: Path) -> None:
     rows = [("photos-1", "cat", 0.9, make_mask()), ("photos-1", "dog", 0.9, make_mask())]
     soft, batch = read(tmp_path, rows)
-    masks, has = soft.masks(batch)
+    masks, has = soft.masks(batch, beside_whole=True)
     assert has.tolist() == [[True, False], [True, False]]
     assert torch.equal(masks[:, 0], batch.masks[:, 0])
+    assert not soft.masks(batch, beside_whole=False)[1].any()  # the cat's own mask is whole
     doubtful, batch = read(tmp_path, [("photos-1", "cat", 0.4, make_mask())])
-    assert not doubtful.masks(batch)[1].any()
+    assert not doubtful.masks(batch, beside_whole=True)[1].any()
+
+
+def test_masks_of_what_the_teacher_calls_absent_are_not_held(tmp_path: Path) -> None:
+    rows = [(f"photos-{number}", "cat", 0.4 + 0.1 * (number % 2), make_mask()) for number in range(40)]
+    soft = read_soft_targets(write_rows(tmp_path / "p.parquet", rows), {})
+    assert soft.mask_n.null_count == 20
+    counts = pc.struct_field(soft.mask_n.combine_chunks(), "counts")
+    assert counts.nbytes < 30 * len(make_mask().counts) + 8 * 40
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     soft, batch = read(tmp_path, [("photos-1", "cat", 0.9, make_mask(32, 24, right=20, bottom=20))])
     with pytest.raises(TableError, match=r"photos-1 has a mask of 24 x 32, its picture is 48 x 64 .* Predict again"):
-        soft.masks(batch)
+        soft.masks(batch, beside_whole=True)
 
 
 def test_a_broken_mask_is_refused(tmp_path: Path) -> None:
     soft, batch = read(tmp_path, [("photos-1", "cat", 0.9, Mask(size=(48, 64), counts="nonsense"))])
     with pytest.raises(TableError, match="photos-1: mask_corrupt"):
-        soft.masks(batch)
+        soft.masks(batch, beside_whole=True)
 
 
 @pytest.mark.parametrize("presence", [1.5, -0.1, float("nan")])

@@ -78,3 +78,8 @@ def test_tables_that_teach_nothing_are_refused(tmp_path: Path) -> None:
     apart = write_rows(tmp_path / "a.parquet", [("a-1", "", [1, 0, 0]), ("", "cat", [1, 0])])
     with pytest.raises(TableError, match=r"a\.parquet: rows of pictures of \[3\] numbers, expected 2 as those of"):
         read_teacher([str(apart)])
+    broken: list[list[Row]] = [[("", "cat", [1, np.nan])], [("a-1", "", [np.inf, 0]), ("", "cat", [1, 0])]]
+    for number, rows in enumerate(broken):
+        table = write_rows(tmp_path / f"n{number}.parquet", rows)
+        with pytest.raises(TableError, match=rf"n{number}\.parquet: a row holds a number that is not finite"):
+            read_teacher([str(table)])
