@@ -37,7 +37,7 @@ from manifests.stage import progress_bar
 from miners.composing import score_guard
 from miners.confusable import confusable_relation, find_confusable
 from miners.context import can_vote
-from miners.embed_inventory import Embedded, embed_inventory, embed_phrases
+from miners.embed_rows import Embedded, embed_inventory, embed_phrases
 from miners.encoders import choose_encoder
 from miners.false_negatives import Trial, choose_margin, hide_presences, margins_of, taken_at
 from miners.judging import Knowledge

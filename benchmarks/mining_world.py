@@ -20,7 +20,7 @@ from manifests.recipe import Mine
 from manifests.sample import NegativeKind
 from manifests.tables import CATALOG, EMBEDDINGS
 from miners.composing import mine
-from miners.embed_inventory import Embedded
+from miners.embed_rows import Embedded
 from miners.embedding_files import embedding_writer, read_embeddings
 from miners.exact_search import available_threads, in_threads
 from miners.ground import Ground

@@ -23,7 +23,7 @@ from benchmarks.timing import RESULTS, Claim, Figures, Value, add_options, machi
 from manifests.recipe import CocoSource, Recipe, SourceTable
 from manifests.stage import Inline, progress_bar
 from manifests.statistics import auc
-from miners.embed_inventory import Embedded, embed_inventory, embed_phrases
+from miners.embed_rows import Embedded, embed_inventory, embed_phrases
 from miners.encoders import choose_encoder
 from shards.catalog import prepare_sources, scan_sources
 from shards.inventory import Inventory, load_inventory

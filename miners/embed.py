@@ -16,8 +16,8 @@ import msgspec
 from manifests import files
 from manifests.stage import Inline, log_to_stderr, progress_bar, run_command
 from miners.embed_generated import embed_generated, generated_part
-from miners.embed_inventory import CROPS, IMAGES, embed_inventory, embed_phrases, phrase_blocks
 from miners.embed_parts import embed_parts
+from miners.embed_rows import CROPS, IMAGES, embed_inventory, embed_phrases, phrase_blocks
 from miners.encoders import AUTO, choose_encoder
 from miners.streaming import BATCH
 

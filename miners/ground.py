@@ -15,7 +15,7 @@ from rich.progress import Progress
 from manifests import files
 from manifests.recipe import SPLITS, Mine
 from miners.confusable import confusable_relation, find_confusable
-from miners.embed_inventory import Embedded, embed_inventory, embed_phrases
+from miners.embed_rows import Embedded, embed_inventory, embed_phrases
 from miners.encoders import Chosen, choose_encoder
 from miners.guards import CALLED_PRESENT
 from miners.judging import Knowledge

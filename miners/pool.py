@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from miners.embed_inventory import Embedded
+from miners.embed_rows import Embedded
 from shards.inventory import Inventory
 from shards.splits import seeded_hash
 

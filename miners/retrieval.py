@@ -26,7 +26,7 @@ from manifests.errors import RecipeError
 from manifests.recipe import Retrieve
 from manifests.stage import Inline, run_stage
 from manifests.tables import PHRASES, iterate_table, read_table, table_writer
-from miners.embed_inventory import embed_phrases
+from miners.embed_rows import embed_phrases
 from miners.encoders import Encoder
 from miners.lookup import look_up, related_phrases, standard_scores
 from miners.mask_crops import FADES, CropLimits, CropRows, embed_masks

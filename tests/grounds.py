@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from miners.embed_inventory import Embedded
+from miners.embed_rows import Embedded
 from miners.ground import Ground
 from miners.judging import Knowledge
 from miners.outside import Said

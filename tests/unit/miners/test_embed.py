@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from manifests import files
 from manifests.errors import BuildError, TableError
 from manifests.stage import Inline, progress_bar
-from miners import embed, embed_inventory, embed_parts
-from miners.embed_inventory import Embedded, embed_inventory, embed_phrases
+from miners import embed, embed_parts, embed_rows
+from miners.embed_rows import Embedded, embed_inventory, embed_phrases
 from miners.embedding_files import embedding_writer, read_embeddings
 from miners.streaming import Wanted, encode_pictures
 from miners.views import Geometry, crop_box, largest, make_views
@@ -324,7 +324,7 @@ def test_phrases_are_embedded_once_and_in_order(tmp_path: Path) -> None:
 
 
 def test_phrases_added_at_the_end_leave_earlier_blocks_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embed_inventory, "_BLOCK", 2)
+    monkeypatch.setattr(embed_rows, "_BLOCK", 2)
     embed_phrases(FakeEncoder(), ["a", "b", "c"], folder=str(tmp_path))
     encoder = FakeEncoder()
     assert len(embed_phrases(encoder, ["a", "b", "c", "d", "e"], folder=str(tmp_path))) == 5

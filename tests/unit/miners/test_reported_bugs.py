@@ -17,7 +17,7 @@ from manifests.recipe import Mine
 from manifests.recipe_mine import check_mine
 from manifests.sample import NegativeKind
 from miners.composing import mine
-from miners.embed_inventory import embed_phrases
+from miners.embed_rows import embed_phrases
 from miners.embedding_files import embedding_writer, read_embeddings
 from miners.ground import Ground
 from miners.hard_negatives import main
