@@ -76,6 +76,13 @@ def test_what_the_first_round_finished_is_not_done_again(out: Path) -> None:
     }
 
 
+def test_the_second_build_scans_nothing_anew(out: Path) -> None:
+    first, second = (out / name / "build" / "work" for name in ("round_1", "round_2"))
+    tables = sorted((first / "catalog").rglob("*.parquet"))
+    assert tables
+    assert all(path.samefile(second / path.relative_to(first)) for path in tables)
+
+
 def test_both_rounds_are_judged_on_the_first_rounds_test_and_stand_in_the_report(out: Path) -> None:
     found = read_json(str(out / "loop.json"), LoopRecord)
     assert [one.number for one in found.rounds] == [1, 2]
