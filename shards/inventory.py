@@ -26,7 +26,6 @@ STATES = tuple(LabelState)
 MASK_STATES = tuple(MaskState)
 PRESENT, ABSENT = STATES.index(LabelState.PRESENT), STATES.index(LabelState.ABSENT)
 KNOWN_BY = get_args(KnownBy)
-RETRIEVED = KNOWN_BY.index("retrieved")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -22,13 +22,15 @@ from manifests.tables import CATALOG, PLAN, write_table
 from shards.benchmark import ask_benchmark
 from shards.candidates import Candidates, train_statistics
 from shards.draw import GENERATED, SplitDraw, draw_splits, generated_sources, real_samples
-from shards.inventory import MASK_STATES, RETRIEVED, Inventory, read_vocabulary
+from shards.inventory import KNOWN_BY, MASK_STATES, Inventory, read_vocabulary
 from shards.labels import phrase_id
 from shards.mined import EVIDENCES, Mined, nothing_mined
 from shards.prompts import NO_KIND, NO_LABEL, NOT_MINED, Asked, ask_generated, ask_train
+from shards.sources.source import EVIDENCE_OF
 from shards.splits import Assignment
 
 _Value = TypeVar("_Value", bound=np.generic)
+_EVIDENCE_OF = np.array([EVIDENCES.index(EVIDENCE_OF[one]) for one in KNOWN_BY])
 WRITER_VERSION = 1  # part of every shard's part name: raise it when the writer's output changes
 
 
@@ -175,8 +177,8 @@ def _prompt_rows(inventory: Inventory, draw: SplitDraw, asked: Asked, recipe: Re
         mined_q=np.concatenate([asked.mined_q, np.full(made, NOT_MINED, np.int64)])[order],
         made_q=np.concatenate([np.zeros(len(asked.kind_q), np.bool_), np.ones(made, np.bool_)])[order],
     )
-    retrieved_q, columns = _label_columns(inventory, rows)
-    columns |= _mined_columns(rows.mined_q, _evidence(retrieved_q, rows), nothing_mined() if mined is None else mined)
+    evidence_q, columns = _label_columns(inventory, rows)
+    columns |= _mined_columns(rows.mined_q, evidence_q, nothing_mined() if mined is None else mined)
     return pa.table({"split": _taken([draw.split], np.zeros(len(order), np.int64)), **columns})
 
 
@@ -193,7 +195,7 @@ class _Rows:
 
 
 def _label_columns(inventory: Inventory, rows: _Rows) -> tuple[NDArray[np.int64], dict[str, pa.Array]]:
-    """Whether each prompt is a retrieved presence, and what phrases, kinds and labels say of it."""
+    """How each prompt is known that was not mined, and what phrases, kinds and labels say of it."""
     labels, num = inventory.labels, len(rows.position_q)
     present_q = rows.label_q != NO_LABEL
     row_q = np.where(present_q, rows.label_q, 0)
@@ -214,13 +216,8 @@ def _label_columns(inventory: Inventory, rows: _Rows) -> tuple[NDArray[np.int64]
         "masks_offset": pa.array(of_label(labels.offset_l, 0)),
         "masks_num_bytes": pa.array(of_label(labels.num_bytes_l, 0).astype(np.int32)),
     }
-    return of_label(labels.known_by_l == RETRIEVED, 0), columns
-
-
-def _evidence(retrieved_q: NDArray[np.int64], rows: _Rows) -> NDArray[np.int64]:
-    """How each prompt is known by its labels, or because it was generated."""
-    annotated, retrieved, made = (EVIDENCES.index(e) for e in (Evidence.ANNOTATED, Evidence.MINED, Evidence.GENERATED))
-    return np.where(rows.made_q, made, np.where(retrieved_q, retrieved, annotated))
+    known_q = of_label(_EVIDENCE_OF[labels.known_by_l], EVIDENCES.index(Evidence.ANNOTATED))
+    return np.where(rows.made_q, EVIDENCES.index(Evidence.GENERATED), known_q), columns
 
 
 def _mined_columns(mined_q: NDArray[np.int64], evidence_q: NDArray[np.int64], mined: Mined) -> dict[str, pa.Array]:

@@ -2,7 +2,8 @@
 
 A tar is one part; a folder becomes parts of 1,000 pictures. Phrases are looked up in the spilled sidecar while a part
 is scanned; each part notes the image ids that it met, so that `unmatched` can name sidecar rows without a picture.
-Phrases that were retrieved (`miners.retrieval`) come as one sidecar per part, and are known by that.
+Phrases that were retrieved come as one sidecar per part (`miners.retrieval`) or as a table (`miners.phrases`), and are
+known by that.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from manifests.recipe import RETRIEVE, Recipe, Sa1bSource, last_name
 from shards.sources.pairs import Pair, folder_pairs, kind_of, stem_of, tar_pairs
 from shards.sources.sa1b_labels import Floors, Sa1bFile, decode_file, label_image
 from shards.sources.sidecar import SidecarReader, rejects_of, sidecar_digest, spill
-from shards.sources.source import Found, Label, Picture, Prepared, Reject, ScanPart
+from shards.sources.source import Found, KnownBy, Label, Picture, Prepared, Reject, ScanPart
 
 SCAN_VERSION = 2  # part of every part's name: raise it when what a scan finds changes
 FOLDER_PICTURES = 1000
@@ -74,13 +75,22 @@ class Sa1b:
             uris = self._sidecar()
             digest = sidecar_digest(uris)
             spilled = files.join(work, "spill", f"{self.name}-phrases-{digest}")
-            rejects = rejects_of(spill(uris, spilled))
+            record = spill(uris, spilled)
+            self._require_sense(record.known_by)
+            rejects = rejects_of(record)
         tars = [uri for uri in found if uri.endswith(".tar")]
         parts = [self._tar_part(uri, spilled, digest) for uri in tars]
         loose = [uri for uri in found if not uri.endswith(".tar")]
         for folder, members in groupby(loose, key=_folder_of):
             parts += self._folder_parts(folder, [_name(uri) for uri in members], spilled, digest)
         return Prepared(parts=tuple(parts), rejects=rejects)
+
+    def _require_sense(self, known_by: KnownBy) -> None:
+        if known_by == "retrieved" and self.exhaustive_over:
+            raise SourceError(
+                f"sources.{self.name}: exhaustive_over is given, but {self.phrases} holds what an encoder found: "
+                "some of what is there, never all of it; remove exhaustive_over"
+            )
 
     def _sidecar(self) -> list[str]:
         uris = files.list_files(self.phrases)
@@ -172,8 +182,8 @@ class Sa1b:
             exhaustive = bool(self.exhaustive_over)
             labelled = label_image(file, rows, self.floors, pair.where, exhaustive=exhaustive)
             labels = labelled.labels
-            if self.retrieved is not None:
-                labels = tuple(msgspec.structs.replace(label, known_by="retrieved") for label in labels)
+            if reader.known_by != "sidecar":
+                labels = tuple(msgspec.structs.replace(label, known_by=reader.known_by) for label in labels)
             exhaustive_over = self.exhaustive_over if labels and labelled.is_closed else ()
             yield from labelled.dropped
         yield Picture(

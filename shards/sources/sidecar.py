@@ -20,11 +20,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from manifests import files
-from manifests.errors import SourceError
+from manifests.errors import SourceError, TableError
+from manifests.tables import PHRASES, read_metadata
 from shards.sources.sidecar_rows import ROWS, BadRow, estimate_bytes, read_rows
-from shards.sources.source import Reject
+from shards.sources.source import KnownBy, Reject
 
-SPILL_VERSION = 2
+SPILL_VERSION = 3
 MAX_BUCKETS = 256  # files open at once while spilling
 MAX_BAD_ROWS = 10_000
 
@@ -44,6 +45,7 @@ class SpillRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     buckets: int
     rows: int
     bad_rows: list[BadRow]  # rows that name no image, or no text
+    known_by: KnownBy  # retrieved: an encoder named the masks of one of the files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +95,18 @@ def spill(uris: Sequence[str], folder: str) -> SpillRecord:
                     buckets.add(found)
         for bucket in range(num_buckets):
             _sort_bucket(_unsorted(unsorted, bucket), _bucket_uri(folder, bucket))
-    record = SpillRecord(buckets=num_buckets, rows=num_rows, bad_rows=bad)
+    known_by: KnownBy = "retrieved" if any(map(_is_retrieved, uris)) else "sidecar"
+    record = SpillRecord(buckets=num_buckets, rows=num_rows, bad_rows=bad, known_by=known_by)
     files.write_bytes(done, msgspec.json.encode(record))
     return record
+
+
+def _is_retrieved(uri: str) -> bool:
+    """Whether `miners.phrases` wrote the file, which says so in its metadata."""
+    try:
+        return "encoder" in read_metadata(uri, PHRASES)
+    except TableError:  # JSON lines, or somebody's own table
+        return False
 
 
 def _require_few(bad: Sequence[BadRow]) -> None:
@@ -171,8 +182,9 @@ class SidecarReader:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        done = files.read_bytes(files.join(folder, _DONE))
-        self._num_buckets = msgspec.json.decode(done, type=SpillRecord).buckets
+        record = msgspec.json.decode(files.read_bytes(files.join(folder, _DONE)), type=SpillRecord)
+        self.known_by = record.known_by
+        self._num_buckets = record.buckets
         self._open: dict[int, tuple[_Int64, pa.RecordBatch | None]] = {}
 
     def rows_of(self, image_id: int) -> PhraseRows:

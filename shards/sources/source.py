@@ -12,10 +12,17 @@ from typing import Literal, Protocol
 import msgspec
 
 from manifests.errors import Reason, Repair
-from manifests.sample import Mask, MaskState
+from manifests.sample import Evidence, Mask, MaskState
 
 SYNONYMS = "synonyms"  # in the metadata of vocabularies.parquet: JSON of `Prepared.synonyms`
 KnownBy = Literal["source", "sidecar", "retrieved", "model", "reviewer"]
+EVIDENCE_OF: dict[KnownBy, Evidence] = {  # of a presence
+    "source": Evidence.ANNOTATED,
+    "sidecar": Evidence.ANNOTATED,
+    "retrieved": Evidence.MINED,
+    "model": Evidence.VERIFIED,
+    "reviewer": Evidence.VERIFIED,
+}
 
 
 class LabelState(StrEnum):

@@ -235,6 +235,19 @@ def test_pictures_that_are_near_to_a_phrase_are_drawn_first(world: Path, rows: l
     assert set(chosen) - elsewhere <= train
 
 
+def test_what_a_person_found_is_a_presence_that_was_verified(world: Path, rows: list[Row], tmp_path: Path) -> None:
+    found = next(row for row in rows if str(row["key"]).startswith("sa1b-"))
+    there = {"key": found["key"], "phrase": found["phrase"], "decision": "present"}
+    (world / "decisions.json").write_text(json.dumps({"schema": 1, "decisions": [there]}))
+    write_negatives(world / "others.parquet", [row for row in rows if row["key"] != found["key"]])
+    mine = {"negatives": ["others.parquet"], "decisions": ["decisions.json"]}
+    build_world(write_recipe(world, "decided.toml", **(CHANGES | {"mine": mine})), tmp_path / "out")
+    samples = pq.read_table(tmp_path / "out" / "samples.parquet").to_pylist()
+    (asked,) = [row for row in samples if (row["image_key"], row["phrase"]) == (found["key"], found["phrase"])]
+    assert (asked["present"], asked["evidence"], asked["mask_state"]) == (True, "verified", "none")
+    assert verify_command([str(tmp_path / "out"), "--deep"]) == 0
+
+
 def spoilt(finished: Path, out: Path) -> Path:
     """A copy of the finished build that a test may spoil."""
     return Path(shutil.copytree(finished, out, ignore=shutil.ignore_patterns("work")))

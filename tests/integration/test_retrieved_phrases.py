@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from manifests.errors import RecipeError
+from manifests.errors import RecipeError, SourceError
 from manifests.recipe_file import load_recipe
 from manifests.tables import LABELS, PHRASES, SAMPLES, read_metadata, read_table
 from miners import encoders, phrases
@@ -120,9 +120,12 @@ def test_the_command_writes_a_table_that_a_recipe_takes_and_measures_it(
     assert read_metadata(str(out), PHRASES)["encoder"] == "colours"
     recipe = write_retrieving(tmp_path, phrases="labels.parquet", retrieve={})
     build_world(recipe, tmp_path / "out")
-    labels = read_table(str(tmp_path / "out" / "labels.parquet"), LABELS)
-    assert set(labels["known_by"].to_pylist()) == {"sidecar", "source"}
-    assert pq.read_table(built / "out" / "labels.parquet")["phrase"].to_pylist() == labels["phrase"].to_pylist()
+    for name in ("labels.parquet", "samples.parquet"):  # the same as if the recipe had asked for them
+        assert pq.read_table(built / "out" / name).to_pylist() == pq.read_table(tmp_path / "out" / name).to_pylist()
+    (tmp_path / "all").mkdir()
+    closed = write_retrieving(tmp_path / "all", phrases=str(out), retrieve={}, exhaustive_over=["coco"])
+    with pytest.raises(SourceError, match=r"sources\.sa1b: exhaustive_over is given, but .*holds what an encoder"):
+        build_world(closed, tmp_path / "all" / "out")
 
 
 @pytest.mark.usefixtures("one_thread")
