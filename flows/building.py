@@ -68,14 +68,17 @@ def build(recipe: Recipe, out: str, *, executor: Executor, progress: Progress, w
     files.make_folder(work)
     with _locked(work) as require_held:
         files.remove_unfinished(out, below=("shards", "work"))
-        sources = retrieve_phrases(open_sources(recipe), recipe, work=work, progress=progress)
-        prepared = prepare_sources(sources, work)
+        opened = open_sources(recipe)
+        prepared = prepare_sources(opened, work)
+        _require_vocabularies(recipe, prepared)  # before hours of looking up, what is missing is told
+        _require_mining_files(recipe)
+        sources = retrieve_phrases(opened, recipe, work=work, progress=progress)
+        changed = [source for source, before in zip(sources, opened, strict=True) if source is not before]
+        prepared |= prepare_sources(changed, work)
         lexicon = load_lexicon(
             [recipe.resolve(path) for path in recipe.prompts.lexicon],
             [group for holds in prepared.values() for group in holds.synonyms],
         )
-        _require_vocabularies(recipe, prepared)
-        _require_mining_files(recipe)
         receipt = _receipt(recipe, prepared)
         if (done := _finished(out, receipt)) is not None:
             return done

@@ -91,6 +91,22 @@ def test_retrieved_presences_are_partial_and_known_by_guards_alone(built: Path) 
     assert verify([str(built / "out"), "--deep"]) == 0
 
 
+def test_a_file_that_is_missing_is_told_before_anything_is_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose(name: str, **_options: str) -> Chosen:
+        raise AssertionError(f"{name} was opened")
+
+    monkeypatch.setattr(encoders, "choose_encoder", choose)
+    recipe = write_retrieving(tmp_path)
+    recipe.write_text(recipe.read_text() + '\n[mine]\nnegatives = ["nope.parquet"]\n')
+    with pytest.raises(SourceError, match=r"\[mine\]: .*nope\.parquet does not exist"):
+        build_world(recipe, tmp_path / "out")
+    (tmp_path / "coco" / "instances.json").unlink()
+    with pytest.raises(SourceError, match=r"\[sources\.coco\] annotations: nothing at .*instances\.json"):
+        build_world(recipe, tmp_path / "out")
+
+
 def test_a_build_that_starts_again_finds_what_was_looked_up_and_writes_the_same_bytes(built: Path) -> None:
     out = built / "out"
     before = build_bytes(out)
