@@ -200,8 +200,15 @@ def _read_folder(folder: str, role: Role) -> Subject:
         quantisation=_optional(files.join(folder, "export", QUANTISATION_NAME), Quantisation),
         curves=tuple(read_curves(folder)),
         record=record,
-        is_outdated=_is_older(evaluation, files.join(folder, WEIGHTS_NAME)),
+        is_outdated=_is_outdated(subject.evaluation, record, evaluation, files.join(folder, WEIGHTS_NAME)),
     )
+
+
+def _is_outdated(found: Evaluation | None, record: RunRecord, uri: str, weights: str) -> bool:
+    """Whether other weights were judged than the run has now: by their digests, or where one is unknown, by age."""
+    if found is not None and found.predictor_sha256 and record.choice is not None:
+        return found.predictor_sha256 != record.choice.student
+    return _is_older(uri, weights)
 
 
 def _is_older(uri: str, other: str) -> bool:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from student.comparison import Comparison, compare
@@ -11,6 +12,7 @@ from student.report_markdown import to_markdown
 from student.report_notes import notes, of_training
 from student.report_sources import gather
 from student.report_words import Words
+from student.run_record import ValChoice
 from tests.runs import make_evaluation, make_history, make_run
 
 EN = Words("en")
@@ -48,6 +50,19 @@ def test_an_evaluation_that_is_older_than_the_weights_is_told(tmp_path: Path, se
     said = "run was evaluated before it was trained further; evaluate it again."
 
     assert (said in notes(compared(run), EN)) is is_told
+
+
+@pytest.mark.parametrize(("judged", "is_told"), [("aa", False), ("bb", True)])
+def test_digests_tell_which_weights_were_judged_whatever_a_copy_did_to_the_times(
+    tmp_path: Path, judged: str, is_told: bool
+) -> None:
+    evaluation = msgspec.structs.replace(make_evaluation({}), predictor_sha256=judged)
+    run = make_run(tmp_path / "run", evaluation, choice=ValChoice(student="aa", builds=[], num_prompts=9))
+    (run / "best.safetensors").write_bytes(b"")
+    later = (run / "evaluation" / "evaluation.json").stat().st_mtime + 9
+    os.utime(run / "best.safetensors", (later, later))
+
+    assert ("run was evaluated before it was trained further" in " ".join(notes(compared(run), EN))) is is_told
 
 
 def test_a_name_makes_no_link_or_picture(tmp_path: Path) -> None:
