@@ -78,7 +78,6 @@ LABELS = pa.schema(
         ("known_by", pa.string()),
     ]
 )
-SPLITS = pa.schema([("key", pa.string()), ("group", pa.string()), ("split", pa.string())])
 PLAN = pa.schema(
     [
         ("split", pa.string()),
@@ -190,7 +189,6 @@ _NAMED = {
     "catalog": CATALOG,
     "label_ranges": LABEL_RANGES,
     "labels": LABELS,
-    "splits": SPLITS,
     "plan": PLAN,
     "samples": SAMPLES,
     "images": IMAGES,
