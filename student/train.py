@@ -243,16 +243,14 @@ def choose_device(name: str, request: "Request") -> "torch.device":
     """The device called `name`; on a CPU its cores are shared among the processes that train.
 
     Raises:
-        TrainingError: it is not there, or cannot train in the precision that is asked for.
+        RecipeError: it is not there.
+        TrainingError: it cannot train in the precision that is asked for.
     """
     import torch
 
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise TrainingError(f"--device {name}: cannot be used: {reason}; expected cpu, cuda or cuda:N") from error
+    from student.torch_predictor import open_device
+
+    device = open_device(name)
     if device.type == "cpu" and request.config is not None and request.config.precision == "float16":
         raise TrainingError("precision float16 on a CPU is slow and overflows; expected a GPU. Use bfloat16 or float32")
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:

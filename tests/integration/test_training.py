@@ -374,7 +374,7 @@ def test_one_bad_device_or_precision_is_one_line(
 ) -> None:
     argv = [str(build), "--out", str(tmp_path / "run"), "--quiet"]
     assert main([*argv, "--device", "abacus"]) == 1
-    assert error_line(capsys.readouterr().err).startswith("error: --device abacus: cannot be used: ")
+    assert error_line(capsys.readouterr().err).startswith("error: --device abacus: ")
     half = write_config(tmp_path, tiny_config(precision="float16"))
     assert main([*argv, "--device", "cpu", "--config", half]) == 1
     assert "expected a GPU. Use bfloat16 or float32" in error_line(capsys.readouterr().err)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from manifests.errors import TrainingError
+from manifests.errors import RecipeError, TrainingError
 from student.preparing import Request
 from student.train import choose_device
 from tests.students import tiny_config
@@ -33,7 +33,7 @@ def test_auto_is_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_device_that_is_not_there_is_one_sentence() -> None:
-    with pytest.raises(TrainingError, match=r"--device abacus: cannot be used: .*; expected cpu, cuda or cuda:N"):
+    with pytest.raises(RecipeError, match=r"--device abacus: .*; expected auto, cpu, or a device of this machine"):
         choose_device("abacus", request())
 
 
