@@ -38,7 +38,7 @@ class GeneratedPart(msgspec.Struct, frozen=True, kw_only=True):
     licences: tuple[str, ...]  # of the models
 
 
-class GeneratedRecord(msgspec.Struct, frozen=True, kw_only=True):
+class GeneratedRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Says that a part is finished."""
 
     pictures: int

@@ -47,7 +47,7 @@ class ExportRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     chosen: str  # what opens where the export alone is named: the smallest that was found good enough
 
 
-class Difference(msgspec.Struct, frozen=True, kw_only=True):
+class Difference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The largest absolute difference from the student, over all pictures and phrases."""
 
     variant: str
@@ -57,7 +57,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     mask: float
 
 
-class Parity(msgspec.Struct, frozen=True, kw_only=True):
+class Parity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`parity.json`."""
 
     pictures: str  # where they are from

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TENSORBOARD = "tensorboard"
 
 
-class LossLine(msgspec.Struct, frozen=True, kw_only=True):
+class LossLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Mean losses over the steps since the line before."""
 
     phase: int
@@ -30,7 +30,7 @@ class LossLine(msgspec.Struct, frozen=True, kw_only=True):
     samples_s: float
 
 
-class ValLine(msgspec.Struct, frozen=True, kw_only=True):
+class ValLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an epoch ended in."""
 
     phase: int
