@@ -1,6 +1,7 @@
 """Tables that people typed, in README and above the page of results, say what the tables of the runs say."""
 
 import re
+from itertools import dropwhile, takewhile
 
 import pytest
 
@@ -19,9 +20,9 @@ ARM_OF = {  # by what README calls it
 
 
 def rows(text: str, start: str) -> list[list[str]]:
-    """The cells of the table that stands where `start` does, without its heading."""
-    lines = text[text.index(start) :].strip().split("\n\n")[0].splitlines()
-    table = [line for line in lines if line.startswith("|")]
+    """The cells of the first table from `start` on, without its heading."""
+    lines = text[text.index(start) :].splitlines()
+    table = list(takewhile(lambda line: line.startswith("|"), dropwhile(lambda line: not line.startswith("|"), lines)))
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
 
 
