@@ -1,5 +1,7 @@
 """Statistics that more than one package needs."""
 
+# N rows, or units of the bootstrap
+
 import numpy as np
 from numpy.typing import NDArray
 

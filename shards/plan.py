@@ -4,6 +4,8 @@ A shard's plan is complete: with it, the sources and the scanned masks, any work
 knowledge is needed. So a changed recipe rewrites only the shards whose plan changed.
 """
 
+# N pictures, L labels, M mined rows, V phrases of the inventory; S samples, Q prompts of a split, G of generated ones
+
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass

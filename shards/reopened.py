@@ -4,6 +4,8 @@ The build is scanned as a source, so it needs no `work/` of its own and may lie 
 found again in the work folder that the caller names.
 """
 
+# N pictures
+
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass

@@ -5,6 +5,8 @@ instead of looking. Each feature scores a prompt by the smoothed share of presen
 in-sample AUC of that score is 0.5 on perfect data and 1.0 on a leak.
 """
 
+# Q prompts
+
 from collections.abc import Sequence
 
 import numpy as np

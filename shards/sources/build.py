@@ -7,6 +7,8 @@ therefore tables made for the build still fit. Repeats and generated pictures ar
 those. Where the tables follow the written order of the samples, that is one or two row groups each.
 """
 
+# N samples
+
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
