@@ -27,9 +27,10 @@ from shards.build import write_shards
 from shards.catalog import prepare_sources, require_few_rejects, scan_sources
 from shards.draw import assign, generated_sources, mixes
 from shards.generate import generate_pictures, generated_folder
-from shards.inventory import Inventory, load_inventory, read_vocabulary, vocabularies_of
+from shards.inventory import Inventory, load_inventory, vocabularies_of
 from shards.labels import Lexicon, load_lexicon
 from shards.mined import read_mined
+from shards.phrase_file import read_phrases
 from shards.plan import choose_samples, plan_shards
 from shards.publish import SUMMARY_NAME, TABLES, Finished, inputs_sha256, mining_record, publish
 from shards.sources.registry import open_sources, unmatched_rows
@@ -233,7 +234,7 @@ def _require_vocabularies(recipe: Recipe, prepared: Mapping[str, Prepared]) -> N
     """Stop before the scan, which may take hours, if a vocabulary that the recipe names cannot be read."""
     vocabularies_of(prepared, _vocabulary_files(recipe, prepared))
     if recipe.prompts.vocabulary != "present":
-        read_vocabulary(recipe.resolve(recipe.prompts.vocabulary), "prompts.vocabulary")
+        read_phrases(recipe.resolve(recipe.prompts.vocabulary), "prompts.vocabulary")
 
 
 def _require_mining_files(recipe: Recipe) -> None:

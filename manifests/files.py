@@ -89,6 +89,15 @@ def read_bytes(uri: str) -> bytes:
         return file.read()
 
 
+def read_text(uri: str) -> str:
+    """All text at `uri`, in UTF-8; the byte order mark that some editors put before it is left out.
+
+    Raises:
+        UnicodeDecodeError: it is in another encoding, or no text.
+    """
+    return read_bytes(uri).decode("utf-8-sig")
+
+
 def read_range(uri: str, offset: int, num_bytes: int) -> bytes:
     """`num_bytes` bytes of `uri` from `offset`; fewer only if the file ends before."""
     if is_local(uri):
