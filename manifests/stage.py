@@ -231,8 +231,14 @@ def run_command(main: Callable[[], int]) -> int:
         return 1
     except unreachable() as error:
         said = " ".join(str(error).split())
-        sys.stderr.write(f"error: {said}; check that the place is right, can be reached, and that you may read it\n")
+        sys.stderr.write(f"error: {said}; {_cure(error)}\n")
         return 1
+
+
+def _cure(error: Exception) -> str:
+    """What to do about a place that could not be read or, where `error` says that there is no room, written."""
+    read = "check that the place is right, can be reached, and that you may read it"
+    return files.FULL.get(error.errno or 0, read) if isinstance(error, OSError) else read
 
 
 def log_to_stderr() -> None:

@@ -1,5 +1,6 @@
 """Stages: finished parts are not run again, on any executor, and the first error stops what has not begun."""
 
+import errno
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -101,6 +102,17 @@ def test_a_place_that_cannot_be_read_is_one_error_line(capsys: pytest.CaptureFix
         assert line.startswith("error: ")
         assert line.count("\n") == 1
         assert words in line
+
+
+def test_a_full_disk_is_told_apart_from_a_place_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    def fill() -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "history.jsonl")
+
+    assert run_command(fill) == 1
+    line = capsys.readouterr().err
+    assert "history.jsonl" in line
+    assert "the disk is full; free some space" in line
+    assert "read it" not in line
 
 
 def test_an_error_of_the_program_is_no_mistake_of_the_user() -> None:
