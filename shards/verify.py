@@ -44,13 +44,17 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one per core)"
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
     import msgspec
 
-    report = _examine(options.build, deep=options.deep, num_workers=options.workers)
+    from manifests.stage import log_to_stderr
+
+    log_to_stderr()
+    report = _examine(options.build, deep=options.deep, num_workers=options.workers, quiet=options.quiet)
     if options.json:
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
     else:
@@ -59,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if report.faults else 0
 
 
-def _examine(folder: str, *, deep: bool, num_workers: int) -> "Report":
+def _examine(folder: str, *, deep: bool, num_workers: int, quiet: bool) -> "Report":
     from manifests.manifest import read_manifest
     from manifests.stage import local_executor, progress_bar
     from shards.examine import examine
@@ -67,7 +71,7 @@ def _examine(folder: str, *, deep: bool, num_workers: int) -> "Report":
     manifest = read_manifest(folder)
     size = sum(shard.filesize for shards in manifest.splits.values() for shard in shards)
     workers = num_workers if size >= _SMALL_BYTES else 1
-    with local_executor(workers) as executor, progress_bar() as progress:
+    with local_executor(workers) as executor, progress_bar(quiet=quiet) as progress:
         return examine(folder, manifest, deep=deep, executor=executor, at_once=4 * workers, progress=progress)
 
 
