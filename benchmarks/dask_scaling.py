@@ -23,7 +23,7 @@ from benchmarks.timing import Claim, Figures, Way, add_options, alternate, machi
 from flows.dask_executor import dask_executor
 from manifests.recipe_file import load_recipe
 from manifests.stage import Inline, local_executor, progress_bar
-from shards.catalog import prepare_sources, scan_sources
+from shards.scanning import prepare_sources, scan_sources
 from shards.sources.registry import open_sources
 from tests.dask_service import dask_cluster
 

@@ -43,7 +43,7 @@ _FUNCTIONS = """
 import sys
 from flows.build_shards import main
 from shards.show import View, show_build
-main([sys.argv[1], "--out", sys.argv[2], "--workers", sys.argv[3]])
+assert not main([sys.argv[1], "--out", sys.argv[2], "--workers", sys.argv[3]])
 show_build(sys.argv[2], sys.argv[2] + "/work/page.html", View(quiet=True))
 """
 _FLOW = (

@@ -25,9 +25,9 @@ from manifests.stage import Inline, progress_bar
 from manifests.statistics import auc
 from miners.embed_rows import Embedded, embed_inventory, embed_phrases
 from miners.encoders import choose_encoder
-from shards.catalog import prepare_sources, scan_sources
 from shards.inventory import Inventory, load_inventory
 from shards.labels import load_lexicon
+from shards.scanning import prepare_sources, scan_sources
 from shards.sources.registry import open_sources
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

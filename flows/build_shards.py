@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from manifests.stage import run_command
+from manifests.stage import log_to_stderr, run_command
 
 if TYPE_CHECKING:
     from manifests.manifest import Manifest
@@ -24,6 +24,7 @@ class Options:
     num_workers: int
     scheduler: str  # address of a Dask scheduler; empty: this machine
     as_json: bool
+    quiet: bool
 
 
 def parse(argv: Sequence[str] | None) -> Options:
@@ -39,6 +40,7 @@ def parse(argv: Sequence[str] | None) -> Options:
     )
     parser.add_argument("--scheduler", default="", metavar="ADDRESS", help="of the Dask cluster, as tcp://HOST:8786")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     found = parser.parse_args(argv)
     if found.workers < 1:
         parser.error(f"--workers {found.workers}: expected 1 or more")
@@ -52,13 +54,17 @@ def parse(argv: Sequence[str] | None) -> Options:
         num_workers=found.workers,
         scheduler=found.scheduler,
         as_json=found.json,
+        quiet=found.quiet,
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command."""
+    """The command's exit code: 0, 1 for a user's mistake; a wrong option exits with 2."""
     options = parse(argv)
+    return run_command(lambda: _run(options))
 
+
+def _run(options: Options) -> int:
     import msgspec  # from here on what --help need not wait for
 
     from flows.building import build
@@ -66,9 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from manifests.recipe_file import load_recipe
     from manifests.stage import progress_bar
 
+    log_to_stderr()
     recipe = load_recipe(options.recipe)
     place = files.absolute(options.out) if options.scheduler else options.out
-    with _executor(options, place) as executor, progress_bar() as progress:
+    with _executor(options, place) as executor, progress_bar(quiet=options.quiet) as progress:
         manifest = build(recipe, place, executor=executor, progress=progress, where=options.recipe)
     if options.as_json:
         sys.stdout.buffer.write(msgspec.json.encode(manifest) + b"\n")  # UTF-8, whatever the locale
@@ -107,4 +114,4 @@ def _show(manifest: "Manifest", out: str) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command(main))
+    sys.exit(main())

@@ -4,17 +4,14 @@ Each stage finds what it finished before, so a killed build goes on where it was
 returns at once.
 """
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from rich.progress import Progress
 
-from flows.lease import leased
-from flows.locking import locked
 from flows.mining import decided_presences, negatives_of
 from flows.retrieving import retrieve_phrases
 from manifests import files
@@ -24,14 +21,16 @@ from manifests.manifest import MANIFEST_NAME, Manifest, index_name, read_manifes
 from manifests.recipe import SPLITS, Recipe, Sa1bSource, last_name, mining_files, recipe_sha256, side_files
 from manifests.tables import NEGATIVES, PREDICTIONS, open_table
 from shards.build import write_shards
-from shards.catalog import prepare_sources, require_few_rejects, scan_sources
 from shards.draw import assign, generated_sources, mixes
 from shards.generate import generate_pictures, generated_folder
-from shards.inventory import Inventory, load_inventory, read_vocabulary, vocabularies_of
+from shards.inventory import Inventory, load_inventory, vocabularies_of
 from shards.labels import Lexicon, load_lexicon
+from shards.locking import locked_build
 from shards.mined import read_mined
+from shards.phrase_file import read_phrases
 from shards.plan import choose_samples, plan_shards
 from shards.publish import SUMMARY_NAME, TABLES, Finished, inputs_sha256, mining_record, publish
+from shards.scanning import prepare_sources, require_few_rejects, scan_sources
 from shards.sources.registry import open_sources, unmatched_rows
 from shards.sources.source import Prepared, Reject
 
@@ -66,7 +65,7 @@ def build(recipe: Recipe, out: str, *, executor: Executor, progress: Progress, w
     _refuse_another(recipe, out)
     work = files.join(out, "work")
     files.make_folder(work)
-    with _locked(work) as require_held:
+    with locked_build(work) as require_held:
         files.remove_unfinished(out, below=("shards", "work"))
         opened = open_sources(recipe)
         prepared = prepare_sources(opened, work)
@@ -236,7 +235,7 @@ def _require_vocabularies(recipe: Recipe, prepared: Mapping[str, Prepared]) -> N
     """Stop before the scan, which may take hours, if a vocabulary that the recipe names cannot be read."""
     vocabularies_of(prepared, _vocabulary_files(recipe, prepared))
     if recipe.prompts.vocabulary != "present":
-        read_vocabulary(recipe.resolve(recipe.prompts.vocabulary), "prompts.vocabulary")
+        read_phrases(recipe.resolve(recipe.prompts.vocabulary), "prompts.vocabulary")
 
 
 def _require_mining_files(recipe: Recipe) -> None:
@@ -251,14 +250,3 @@ def _require_mining_files(recipe: Recipe) -> None:
     mining_record(negatives)
     for name in [*recipe.mine.predictions, *recipe.mine.verifier]:
         open_table(recipe.resolve(name), PREDICTIONS)
-
-
-@contextlib.contextmanager
-def _locked(work: str) -> Iterator[Callable[[], None]]:
-    """Keep a second build out of the same folder while this one runs; gives what raises once that failed."""
-    if not files.is_local(work):
-        with leased(work) as require_held:
-            yield require_held
-        return
-    with locked(work, "build"):
-        yield lambda: None  # the kernel lets nobody in

@@ -77,9 +77,12 @@ def parse(argv: Sequence[str] | None) -> Options:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command."""
+    """The command's exit code: 0, 1 for a user's mistake; a wrong option exits with 2."""
     options = parse(argv)
+    return run_command(lambda: _run(options))
 
+
+def _run(options: Options) -> int:
     import msgspec  # from here on what --help need not wait for
 
     from flows.rounds import Learning, close_the_loop
@@ -140,4 +143,4 @@ def _cell(reading: "Reading | None") -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command(main))
+    sys.exit(main())

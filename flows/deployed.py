@@ -69,7 +69,7 @@ def build_shards(
 def mine_negatives(
     build: Build = "",
     out: Annotated[str, Field(description="the table to write; its gallery comes beside it")] = "demo/mined.parquet",
-    encoder: Annotated[str, Field(description="auto, conse, or any that open_clip has; see docs/mining.md")] = "auto",
+    encoder: Annotated[str, Field(description="auto, conse, or any that open_clip has; see docs/encoders.md")] = "auto",
     predictions: Tables = (),
     decisions: Annotated[Sequence[str], Field(description="a person's decisions, from the gallery")] = (),
     max_false_negative_rate: Annotated[float, Field(gt=0, lt=1, description="the audit chooses the margin")] = (

@@ -19,7 +19,6 @@ from typing import Protocol, TypeVar
 from rich.progress import Progress
 
 from flows.building import build
-from flows.locking import locked
 from flows.loop_record import LOOP_NAME, LoopRecord, RoundRecord, absent_of_train, key_figures
 from flows.next_recipe import FALSE_ALARM_SHARE, next_recipe
 from flows.training import evaluate, predict, train
@@ -29,6 +28,7 @@ from manifests.manifest import MANIFEST_NAME, Manifest
 from manifests.recipe import Recipe
 from manifests.recipe_file import parse_recipe
 from manifests.recipe_writing import encode_recipe, moved
+from shards.locking import locked
 from student.config import TrainConfig
 from student.readings import Evaluation, read_json, write_json
 

@@ -51,8 +51,12 @@ def parse(argv: Sequence[str] | None) -> Options:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command."""
+    """The command's exit code: 0, 1 for a user's mistake; a wrong option exits with 2."""
     options = parse(argv)
+    return run_command(lambda: _run(options))
+
+
+def _run(options: Options) -> int:
     project = Path.cwd()
     if not (project / "prefect.yaml").exists():
         raise AbsentiaError(
@@ -183,4 +187,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command(main))
+    sys.exit(main())

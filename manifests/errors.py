@@ -24,7 +24,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why an input was dropped. Closed: every member is matched by name and reached by a test."""
+    """Why an input was dropped. Closed: tables of rejects hold no other word, and a test reaches every member."""
 
     # a whole image
     MISSING_FILE = "missing_file"

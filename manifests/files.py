@@ -25,6 +25,12 @@ from manifests.transient import is_transient
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 TEMPORARY = ".part-"  # a name that holds this is unfinished and may be deleted
 
+FULL = {  # what writing alone raises where there is no room, each with its cure
+    errno.ENOSPC: "the disk is full; free some space and run the same command again, finished parts are kept",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EFBIG: "the file grew past the limit set for this process; raise it (ulimit -f) and run again",
+}
+
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     """What changes when a file changes, without reading it: a cache key, never part of a build."""
@@ -87,6 +93,15 @@ def read_bytes(uri: str) -> bytes:
     """Everything at `uri`."""
     with open_input(uri) as file:
         return file.read()
+
+
+def read_text(uri: str) -> str:
+    """All text at `uri`, in UTF-8; the byte order mark that some editors put before it is left out.
+
+    Raises:
+        UnicodeDecodeError: it is in another encoding, or no text.
+    """
+    return read_bytes(uri).decode("utf-8-sig")
 
 
 def read_range(uri: str, offset: int, num_bytes: int) -> bytes:
@@ -188,13 +203,10 @@ def remove(uri: str) -> None:
 
 
 def _refuse(uri: str, error: OSError) -> NoReturn:
-    cures = {
-        errno.ENOSPC: "the disk is full; free some space and run the same command again, finished parts are kept",
-        errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    cures = FULL | {
         errno.EROFS: "the file system is read-only; choose another --out",
         errno.EACCES: "permission denied; choose a folder that you may write, or change its owner",
         errno.EPERM: "permission denied; choose a folder that you may write, or change its owner",
-        errno.EFBIG: "the file grew past the limit set for this process; raise it (ulimit -f) and run again",
         errno.ENOTDIR: "a file stands where a folder is needed; choose another --out",
     }
     kind = UnreachableError if is_transient(error) else StorageError

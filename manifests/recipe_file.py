@@ -48,7 +48,7 @@ def load_recipe(path: str) -> Recipe:
         RecipeError: with the file, the place in it, what was expected and what was found.
     """
     try:
-        text = files.read_bytes(path).decode("utf-8")
+        text = files.read_text(path)
     except FileNotFoundError as error:
         raise RecipeError(f"{path}: no such recipe; expected a TOML file") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -127,8 +127,11 @@ def ended(executor: E) -> Iterator[E]:
 
 
 @contextlib.contextmanager
-def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
-    """A bar with ETA on stderr; silent where stderr is no terminal and `quiet` is asked."""
+def progress_bar(*, quiet: bool = False, by_hand: bool = False) -> Iterator[Progress]:
+    """A bar with ETA on stderr, or none where `quiet` is asked.
+
+    `by_hand`: it is drawn where `refresh` is called, and by no thread beside what is timed.
+    """
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(),
@@ -137,7 +140,7 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
         TextColumn("eta"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+    with Progress(*columns, console=Console(stderr=True), disable=quiet, auto_refresh=not by_hand) as progress:
         yield progress
 
 
@@ -231,12 +234,29 @@ def run_command(main: Callable[[], int]) -> int:
         return 1
     except unreachable() as error:
         said = " ".join(str(error).split())
-        sys.stderr.write(f"error: {said}; check that the place is right, can be reached, and that you may read it\n")
+        sys.stderr.write(f"error: {said}; {_cure(error)}\n")
         return 1
+
+
+def _cure(error: Exception) -> str:
+    """What to do about a place that could not be read or, where `error` says that there is no room, written."""
+    read = "check that the place is right, can be reached, and that you may read it"
+    return files.FULL.get(error.errno or 0, read) if isinstance(error, OSError) else read
+
+
+class _Stderr(logging.Handler):
+    """Writes to what stderr is by then: a live bar puts itself in its place, and writes lines above the bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line."""
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+        except Exception:
+            self.handleError(record)
 
 
 def log_to_stderr() -> None:
     """Send the log of a command to stderr, so that stdout carries its result alone; of libraries, warnings only."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(handlers=[_Stderr()], level=logging.WARNING, format="%(message)s")
     for package in _PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO)

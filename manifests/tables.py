@@ -307,7 +307,7 @@ def open_table(uri: str, schema: pa.Schema) -> pq.ParquetFile:
     """The Parquet file at `uri`, checked to be the table that `schema` describes.
 
     Raises:
-        TableError: it is missing, no Parquet, of a newer version, or lacks columns.
+        TableError: it is missing, no Parquet, of a newer version or of none, or lacks columns.
     """
     name = _name_of(schema)
     try:
@@ -316,17 +316,29 @@ def open_table(uri: str, schema: pa.Schema) -> pq.ParquetFile:
         raise TableError(f"{uri}: not found; expected the {name} table") from error
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{uri}: cannot be read as Parquet: {_one_line(error)}") from error
-    version = (found.schema_arrow.metadata or {}).get(_VERSION_KEY, b"1")
-    if int(version) > TABLE_SCHEMA:
-        raise TableError(
-            f"{uri}: table schema {int(version)} is newer than {TABLE_SCHEMA}, which this version reads; "
-            "upgrade absentia"
-        )
+    _require_version(uri, (found.schema_arrow.metadata or {}).get(_VERSION_KEY, b"1"))
     missing = [field.name for field in schema if field.name not in found.schema_arrow.names]
     if missing:
         columns = ", ".join(found.schema_arrow.names)
         raise TableError(f"{uri}: is no {name} table: columns {', '.join(missing)} are missing; found {columns}")
     return found
+
+
+def _require_version(uri: str, stamp: bytes) -> None:
+    """Stop if the table's stamp is no version that is read here."""
+    try:
+        version = int(stamp)
+    except ValueError:
+        version = 0
+    if version < 1:
+        raise TableError(
+            f"{uri}: table schema {stamp[:20].decode(errors='replace')!r} is none; expected a whole number up to "
+            f"{TABLE_SCHEMA}. Another program wrote it: leave absentia.schema out of the table's metadata"
+        )
+    if version > TABLE_SCHEMA:
+        raise TableError(
+            f"{uri}: table schema {version} is newer than {TABLE_SCHEMA}, which this version reads; upgrade absentia"
+        )
 
 
 def read_table(uri: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:

@@ -68,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
         "--lexicon", action="append", default=[], metavar="FILE", help="synonyms, as the recipe had them"
     )
     parser.add_argument("--no-crops", action="store_true", help="no mask crops: a teacher of phase 1 needs none")
-    parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"pictures at once (default: {BATCH})")
+    parser.add_argument(
+        "--batch-size", type=int, default=BATCH, metavar="N", help=f"pictures at once (default: {BATCH})"
+    )
     parser.add_argument("--json", action="store_true", help="print what was written as JSON on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
@@ -87,11 +89,11 @@ def _run(options: argparse.Namespace) -> int:
         _log.info(chosen.why)
         crops: bool = not options.no_crops
         rows = embed_inventory(
-            inventory, found.roots, encoder, folder=out, progress=progress, batch=options.batch, crops=crops
+            inventory, found.roots, encoder, folder=out, progress=progress, batch=options.batch_size, crops=crops
         )
         made = generated_part(options.build, inventory.images["key"], encoder)
         images = files.join(out, IMAGES)
-        num_made = embed_generated(made, encoder, folder=images, progress=progress, batch=options.batch)
+        num_made = embed_generated(made, encoder, folder=images, progress=progress, batch=options.batch_size)
         embed_phrases(encoder, inventory.phrases, folder=files.join(out, PHRASES))
     parts = [part.name for part in embed_parts(inventory, encoder, crops=crops)]
     if num := _remove_stale(out, [*parts, made.name], [name for name, _ in phrase_blocks(encoder, inventory.phrases)]):
@@ -124,8 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command's exit code: 0, 1 for a user's mistake; a wrong option exits with 2."""
     parser = _parser()
     options = parser.parse_args(argv)
-    if options.batch < 1:
-        parser.error(f"--batch {options.batch}: expected 1 or more")
+    if options.batch_size < 1:
+        parser.error(f"--batch-size {options.batch_size}: expected 1 or more")
     return run_command(lambda: _run(options))
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from manifests import files
-from shards.inventory import read_vocabulary
+from shards.phrase_file import read_phrases
 
 BUNDLED = str(Path(__file__).with_name("vocabulary.txt"))  # its source and licence stand in vocabulary.toml beside it
 
@@ -36,7 +35,5 @@ def load_vocabulary(uri: str = "") -> Vocabulary:
         RecipeError: there is no such file, it is empty or not UTF-8, or a line is no phrase.
     """
     place = uri or BUNDLED
-    phrases = read_vocabulary(place, place)
-    lines = files.read_bytes(place).decode("utf-8").splitlines()
-    blank = sum(not line.strip() for line in lines)
-    return Vocabulary(phrases=phrases, num_repeated=len(lines) - blank - len(phrases), num_blank=blank)
+    read = read_phrases(place, place)
+    return Vocabulary(phrases=read.phrases, num_repeated=read.num_repeated, num_blank=read.num_blank)

@@ -5,7 +5,7 @@ some thirty an image, and while the shortcut audit is counted again the seven co
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 
 import pyarrow as pa
@@ -23,12 +23,20 @@ from shards.mined_check import MinedCheck
 from shards.mix_check import SplitTally, mix_faults
 from shards.shard_check import ShardFacts, Told, check_shard
 from shards.shard_rows import SAMPLES_NAME, ShardRows
+from shards.sources.build import read_synonyms
 
 _JOINED = {"images.parquet", "vocabularies.parquet", "labels.parquet"}
 
 
 def examine(
-    folder: str, manifest: Manifest, *, deep: bool, executor: Executor, at_once: int, progress: Progress
+    folder: str,
+    manifest: Manifest,
+    *,
+    deep: bool,
+    executor: Executor,
+    at_once: int,
+    progress: Progress,
+    lexicons: Sequence[str] = (),
 ) -> Report:
     """The report on the build in `folder`.
 
@@ -39,6 +47,10 @@ def examine(
         executor: Where shards are checked.
         at_once: Shards that wait or are being checked together.
         progress: Shows how many bytes are checked.
+        lexicons: The recipe's own files of synonyms, which a build does not carry.
+
+    Raises:
+        RecipeError: a lexicon is missing or is none.
     """
     before = [
         *build_check.manifest_faults(manifest),
@@ -47,7 +59,7 @@ def examine(
     ]
     named = {fault.where for fault in before if fault.check is Check.TABLE}
     sound = {name for name in build_check.SCHEMAS if name not in named and files.exists(files.join(folder, name))}
-    run = _Run(folder, manifest, deep=deep, sound=sound)
+    run = _Run(folder, manifest, deep=deep, sound=sound, lexicons=lexicons)
     found = [*before, *run.check_shards(executor, at_once, progress), *run.finish()]
     return Report(
         build=folder,
@@ -63,8 +75,11 @@ def examine(
 class _Run:
     """What is known so far; a table that is not among `sound` was named before, and what leans on it is not asked."""
 
-    def __init__(self, folder: str, manifest: Manifest, *, deep: bool, sound: set[str]) -> None:
+    def __init__(
+        self, folder: str, manifest: Manifest, *, deep: bool, sound: set[str], lexicons: Sequence[str]
+    ) -> None:
         self._folder, self._manifest, self._deep, self._sound = folder, manifest, deep, sound
+        self._lexicons = lexicons
         self._tallies: dict[str, SplitTally] = {}
         self._labels: LabelCheck | None = None
         self._images: ImageIndex | None = None
@@ -126,7 +141,8 @@ class _Run:
     def _open_labels(self) -> Iterator[Fault]:
         self._images = load_images(self._folder)
         yield from self._images.faults(self._manifest.leaks)
-        self._labels = LabelCheck(self._images, load_lexicon([]))
+        synonyms = read_synonyms(files.join(self._folder, "vocabularies.parquet"))
+        self._labels = LabelCheck(self._images, load_lexicon(self._lexicons, synonyms))
 
     def _tally(self, split: str, url: str, rows: pa.Table) -> Iterator[Fault]:
         self._tallies.setdefault(split, SplitTally()).add(rows)

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from manifests import files
-from manifests.errors import RecipeError, Rejected, SourceError
+from manifests.errors import RecipeError, SourceError
 from manifests.sample import MaskState
 from manifests.tables import CATALOG, LABEL_RANGES, iterate_table, read_table
-from shards.labels import Lexicon, normalise_phrase, phrase_id
+from shards.labels import Lexicon, phrase_id
+from shards.phrase_file import read_phrases
 from shards.scan import ScannedPart
 from shards.sources.source import KnownBy, LabelState, Prepared
 
@@ -177,31 +177,8 @@ def vocabularies_of(
                 )
     for name, uri in vocabulary_files.items():
         if name not in found:
-            found[name] = read_vocabulary(uri, name)
+            found[name] = read_phrases(uri, name).phrases
     return found
-
-
-def read_vocabulary(uri: str, name: str) -> tuple[str, ...]:
-    """The phrases of a vocabulary file, one a line, without repeats.
-
-    Raises:
-        RecipeError: the file is missing or cannot be read, is empty, not UTF-8, or a line is no phrase.
-    """
-    try:
-        lines = files.read_bytes(uri).decode("utf-8").splitlines()
-        texts = [normalise_phrase(line) for line in lines if line.strip()]
-    except FileNotFoundError as error:
-        raise RecipeError(f"vocabulary {name!r}: no source of this name, and no file at {uri}") from error
-    except OSError as error:
-        raise RecipeError(
-            f"vocabulary {name!r}: {uri} cannot be read: {error}; expected a file of one phrase a line"
-        ) from error
-    except (UnicodeDecodeError, Rejected) as error:
-        raise RecipeError(f"{uri}: not a vocabulary, which has one phrase a line in UTF-8: {error}") from error
-    if not texts:
-        raise RecipeError(f"{uri}: the vocabulary is empty; expected one phrase a line")
-    first = {phrase_id(text): text for text in reversed(texts)}
-    return tuple(first[one] for one in dict.fromkeys(map(phrase_id, texts)))
 
 
 def _load_images(parts: Sequence[ScannedPart]) -> tuple[pa.Table, NDArray[np.int32]]:

@@ -228,7 +228,7 @@ def _read_lexicon(path: str) -> _LexiconFile:
         RecipeError: a file is missing or is no lexicon.
     """
     try:
-        table = tomllib.loads(files.read_bytes(path).decode("utf-8"))
+        table = tomllib.loads(files.read_text(path))
         raw = msgspec.convert(table, _LexiconFile)
         return _LexiconFile(
             synonyms=[[phrase_id(normalise_phrase(text)) for text in group] for group in raw.synonyms],

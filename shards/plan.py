@@ -24,9 +24,10 @@ from manifests.tables import CATALOG, PLAN, write_table
 from shards.benchmark import ask_benchmark
 from shards.candidates import Candidates, train_statistics
 from shards.draw import GENERATED, SplitDraw, draw_splits, generated_sources, real_samples
-from shards.inventory import KNOWN_BY, MASK_STATES, Inventory, read_vocabulary
+from shards.inventory import KNOWN_BY, MASK_STATES, Inventory
 from shards.labels import phrase_id
 from shards.mined import EVIDENCES, Mined, nothing_mined
+from shards.phrase_file import read_phrases
 from shards.prompts import NO_KIND, NO_LABEL, NOT_MINED, Asked, ask_generated, ask_train
 from shards.sources.source import EVIDENCE_OF
 from shards.splits import Assignment
@@ -118,7 +119,7 @@ def _vocabulary(inventory: Inventory, recipe: Recipe, train: NDArray[np.int64]) 
         rows, _ = inventory.present(train)
         allowed_v[inventory.labels.phrase_l[rows]] = True
         return allowed_v
-    wanted = read_vocabulary(recipe.resolve(recipe.prompts.vocabulary), "prompts.vocabulary")
+    wanted = read_phrases(recipe.resolve(recipe.prompts.vocabulary), "prompts.vocabulary").phrases
     folded = {phrase_id(text) for text in wanted}
     allowed_v[:] = [phrase_id(phrase) in folded for phrase in inventory.phrases]
     return allowed_v

@@ -2,18 +2,15 @@
 
 import hashlib
 import os
-import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from PIL import features
 
 from manifests import files
 from manifests.croissant import CROISSANT_NAME, croissant
@@ -51,6 +48,7 @@ from manifests.tables import (
 from shards.build import SHARD_URL, ShardRecord
 from shards.draw import GENERATED, SplitDraw, generated_sources, leak_keys
 from shards.inventory import KNOWN_BY, MASK_STATES, STATES, Inventory
+from shards.library_versions import library_versions
 from shards.mined import Mined
 from shards.plan import ShardPart
 from shards.prompts import NO_KIND, Asked
@@ -62,7 +60,6 @@ from shards.summary import summarise
 
 SUMMARY_NAME = "summary.md"
 TABLES = ("samples", "images", "labels", "vocabularies", "negatives", "rejects")
-_LIBRARIES = ("msgspec", "numpy", "pillow", "pyarrow", "pycocotools")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -295,9 +292,7 @@ def _manifest(finished: Finished, shards: Mapping[str, list[Shard]], out: str) -
         rejects=_rejects(finished),
         notes=[*(note for asked in finished.asked for note in asked.notes), *mined_notes],
         tables={f"{name}.parquet": files.sha256_file(table_uri(out, name)) for name in TABLES},
-        versions={"python": platform.python_version(), "absentia": version("absentia")}
-        | {name: version(name) for name in _LIBRARIES}
-        | {"libjpeg_turbo": features.version_feature("libjpeg_turbo") or ""},
+        versions=library_versions(finished.recipe),
     )
 
 

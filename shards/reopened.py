@@ -21,9 +21,9 @@ from manifests.errors import RecipeError
 from manifests.manifest import Manifest, read_manifest
 from manifests.recipe import SPLITS, BuildSource, Recipe
 from manifests.tables import IMAGES, read_table
-from shards.catalog import prepare_sources, require_few_rejects, scan_sources
 from shards.inventory import Inventory, load_inventory
 from shards.labels import Lexicon, load_lexicon
+from shards.scanning import prepare_sources, require_few_rejects, scan_sources
 from shards.sources.registry import open_sources
 from shards.splits import Assignment
 

@@ -19,7 +19,7 @@ import msgspec
 from manifests import files
 from manifests.manifest import Manifest, read_manifest
 from manifests.recipe import SPLITS
-from manifests.stage import progress_bar, run_command
+from manifests.stage import log_to_stderr, progress_bar, run_command
 from shards.mining_facts import facts_of_record
 from shards.page import About, PageSample, write_page
 
@@ -45,7 +45,7 @@ class View:
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """What a page shows; the command prints it as JSON."""
+    """What a page shows."""
 
     page: str
     num_bytes: int
@@ -164,11 +164,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=SPLITS, help="samples of this split alone")
     pixels = f"longer side of a picture [{DEFAULT_PIXELS}; in a gallery {GALLERY_PIXELS}]"
     parser.add_argument("--pixels", type=int, help=pixels)
+    parser.add_argument("--json", action="store_true", help="print what the page shows as JSON on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 
 
 def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    log_to_stderr()
     view = View(limit=options.limit, seed=options.seed, split=options.split, pixels=options.pixels, quiet=options.quiet)
     is_sized = view.pixels is None or MIN_PIXELS <= view.pixels <= MAX_PIXELS
     if view.limit < 0 or view.seed < 0 or not is_sized:
@@ -179,8 +181,12 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         shown = show_build(options.what, options.out, view)
     else:
         parser.error("a build takes no --build; a table (.parquet) does")
-    sys.stdout.write(msgspec.json.encode(shown).decode() + "\n")
+    sys.stdout.write((msgspec.json.encode(shown).decode() if options.json else _told(shown)) + "\n")
     return 0
+
+
+def _told(shown: Shown) -> str:
+    return f"{shown.page}: {shown.samples:,} samples with {shown.prompts:,} prompts, {shown.num_bytes / 1e6:.1f} MB"
 
 
 def _show_any_table(parser: argparse.ArgumentParser, options: argparse.Namespace, view: View) -> Shown:

@@ -18,6 +18,7 @@ from manifests.errors import Rejected, TableError
 from manifests.tables import SAMPLES, VOCABULARIES, iterate_table, read_table
 from shards.blocks import SampleIndex, iterate_samples
 from shards.labels import normalise_phrase, phrase_id
+from shards.phrase_file import read_phrases
 
 PLAN, VOCABULARY = "plan", "vocabulary"
 
@@ -123,8 +124,8 @@ def read_questions(ask: str, index: SampleIndex) -> Questions:
     The vocabulary is that of all sources, and whatever else the split asks, as SA-1B's phrases are in none.
 
     Raises:
-        TableError: there is no such file, it asks nothing, or it names pictures that are
-            not in the split.
+        TableError: there is no such file, it asks nothing, or it names pictures that are not in the split.
+        RecipeError: the text file is none, holds no phrase, or a line is no phrase.
     """
     if ask == PLAN:
         return EachItsOwn(_planned(index))
@@ -139,7 +140,7 @@ def read_questions(ask: str, index: SampleIndex) -> Questions:
         )
     if ask.endswith(".parquet"):
         return EachItsOwn(_from_table(ask, index))
-    return SameForAll(_from_lines(ask))
+    return SameForAll(sorted(read_phrases(ask, ask).phrases))
 
 
 def _planned(index: SampleIndex) -> dict[str, list[str]]:
@@ -174,14 +175,6 @@ def _from_table(uri: str, index: SampleIndex) -> dict[str, list[str]]:
             f"{strangers[0]!r} first; expected image keys of that split. Leave the others out, or name their split"
         )
     return {key: _distinct(sorted(phrases), uri) for key, phrases in asked.items()}
-
-
-def _from_lines(uri: str) -> list[str]:
-    try:
-        lines = files.read_bytes(uri).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise TableError(f"{uri}: is no UTF-8 text: {error}; expected a phrase a line") from error
-    return _distinct([line for line in lines if line.strip()], uri)
 
 
 def _distinct(phrases: Sequence[str], uri: str) -> list[str]:

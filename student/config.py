@@ -95,11 +95,9 @@ def read_config(uri: str | None) -> TrainConfig:
     if uri is None:
         return TrainConfig()
     try:
-        data = files.read_bytes(uri)
+        return msgspec.toml.decode(files.read_text(uri), type=TrainConfig)
     except FileNotFoundError as error:
         raise RecipeError(f"{uri}: there is no such file; expected a training config in TOML") from error
-    try:
-        return msgspec.toml.decode(data, type=TrainConfig)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RecipeError(f"{uri}: {error}; docs/training.md lists the keys") from error
 

@@ -3,6 +3,7 @@
 After a resume the history goes on where the checkpoint stood: lines of steps that are done again are dropped first.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any
 
@@ -73,14 +74,20 @@ class History:
     """Writes lines; `close` ends it."""
 
     def __init__(self, folder: str, *, step: int) -> None:
-        """Go on after `step` updates: lines beyond are dropped."""
+        """Go on after `step` updates: lines beyond are dropped.
+
+        Raises:
+            StorageError: the disk is full, or the folder read-only; so for all that follows.
+        """
         from torch.utils.tensorboard import SummaryWriter
 
         kept = [msgspec.json.encode(line) + b"\n" for line in read_history(folder) if line.step <= step]
         uri = files.join(folder, HISTORY_NAME)
         files.write_bytes(uri, b"".join(kept))
-        self._file: IO[bytes] = open(uri, "ab")  # noqa: SIM115 - open for as long as the run
-        self._board: Any = SummaryWriter(files.join(folder, TENSORBOARD), purge_step=step + 1)
+        self._uri = uri
+        with files.storage_errors(uri):
+            self._file: IO[bytes] = open(uri, "ab")  # noqa: SIM115 - open for as long as the run
+            self._board: Any = SummaryWriter(files.join(folder, TENSORBOARD), purge_step=step + 1)
 
     def add_losses(self, line: LossLine) -> None:
         """Log a line of losses."""
@@ -93,12 +100,13 @@ class History:
         self._add(ValLine(phase=phase, epoch=epoch, step=step, val=val), shown)
 
     def _add(self, line: LossLine | ValLine, scalars: Mapping[str, float]) -> None:
-        self._file.write(msgspec.json.encode(line) + b"\n")
-        self._file.flush()
-        for name, value in scalars.items():
-            self._board.add_scalar(name, value, line.step)
+        with files.storage_errors(self._uri):
+            self._file.write(msgspec.json.encode(line) + b"\n")
+            self._file.flush()
+            for name, value in scalars.items():
+                self._board.add_scalar(name, value, line.step)
 
     def close(self) -> None:
         """Write out what is held back."""
-        self._file.close()
-        self._board.close()
+        with files.storage_errors(self._uri), contextlib.closing(self._board):
+            self._file.close()

@@ -9,20 +9,24 @@ counted. The record lies in `latency.json` beside what was timed; readings of un
 
 import argparse
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
+from rich.progress import Progress
 
 from manifests import files
 from manifests.errors import ExportError
-from manifests.stage import log_to_stderr, run_command
-from student.readings import LATENCY_NAME, Latency, write_json
+from manifests.stage import log_to_stderr, progress_bar, run_command
+from student.readings import LATENCY_NAME, Conditions, Latency, write_json
 
 if TYPE_CHECKING:
     from student.onnx_predictor import OnnxPredictor
+    from student.timing import Told
 
 PHRASES = 4
+_REDRAW_S = 1.0
 
 
 def read_latency_of(
@@ -32,10 +36,11 @@ def read_latency_of(
     batch: int | None = None,
     num_phrases: int | None = None,
     device: str = "cpu",
+    told: "Told | None" = None,
 ) -> Latency:
     """The latency of the training run or export in the folder `source`.
 
-    `batch` and `num_phrases` are 1 and 4 for a run; an export's are fixed.
+    `batch` and `num_phrases` are 1 and 4 for a run; an export's are fixed. `told` hears of calls between them.
 
     Raises:
         CheckpointError: there is no student.
@@ -44,30 +49,32 @@ def read_latency_of(
     from student.export_record import is_export
 
     if is_export(source):
-        return _of_export(source, threads=threads, batch=batch, num_phrases=num_phrases, device=device)
-    return _of_run(source, threads=threads, batch=batch or 1, num_phrases=num_phrases or PHRASES, device=device)
+        from student.onnx_predictor import open_onnx
 
+        predictor = open_onnx(source, threads=threads)
+        fixed_phrases = predictor.record.num_phrases
+        fixed = (("--batch", batch, 1), ("--phrases", num_phrases, fixed_phrases), ("--device", device, "cpu"))
+        _require_as_exported(source, fixed)
+        return time_export(predictor, threads, told)
+    from student.timing import read_latency
 
-def _of_export(source: str, *, threads: int, batch: int | None, num_phrases: int | None, device: str) -> Latency:
-    from student.onnx_predictor import open_onnx
-
-    predictor = open_onnx(source, threads=threads)
-    record = predictor.record
-    fixed = (
-        ("--batch", batch, 1),
-        ("--phrases", num_phrases, record.num_phrases),
-        ("--device", device, "cpu"),
+    call, conditions = _call_of_run(
+        source, threads=threads, batch=batch or 1, num_phrases=num_phrases or PHRASES, device=device
     )
+    return read_latency(call, conditions, told=told)
+
+
+def _require_as_exported(source: str, fixed: Iterable[tuple[str, str | int | None, str | int]]) -> None:
+    """Stop at an option that asks for another number or device than the export is fixed to."""
     for option, asked, is_so in fixed:
         if asked is not None and asked != is_so:
             raise ExportError(
                 f"{source}: {option} {asked}: the export is fixed to {is_so}; leave the option out, or export again"
             )
-    return time_export(predictor, threads)
 
 
-def time_export(predictor: "OnnxPredictor", threads: int) -> Latency:
-    """The latency of an opened export, which was told to run on `threads` threads."""
+def time_export(predictor: "OnnxPredictor", threads: int, told: "Told | None" = None) -> Latency:
+    """The latency of an opened export, which runs on `threads` threads; `told` as in `read_latency_of`."""
     from student.conditions import read_conditions
     from student.onnx_predictor import onnx_runtime
     from student.timing import read_latency
@@ -81,15 +88,17 @@ def time_export(predictor: "OnnxPredictor", threads: int) -> Latency:
         precision=record.name,
         runtime=onnx_runtime(),
     )
-    return read_latency(predictor.fixed_call(), conditions)
+    return read_latency(predictor.fixed_call(), conditions, told=told)
 
 
-def _of_run(source: str, *, threads: int, batch: int, num_phrases: int, device: str) -> Latency:
+def _call_of_run(
+    source: str, *, threads: int, batch: int, num_phrases: int, device: str
+) -> tuple[Callable[[], object], Conditions]:
+    """What is timed of a training run, and under which conditions."""
     import torch
 
     from student.checkpoint import load_student
     from student.conditions import device_name, read_conditions
-    from student.timing import read_latency
     from student.torch_predictor import open_device
 
     student = load_student(source).student
@@ -116,7 +125,7 @@ def _of_run(source: str, *, threads: int, batch: int, num_phrases: int, device: 
         runtime=("torch", str(torch.__version__)),
         device=named,
     )
-    return read_latency(call, conditions)
+    return call, conditions
 
 
 def say_latency(latency: Latency) -> str:
@@ -139,21 +148,38 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--phrases", type=int, metavar="N", help=f"phrases a picture [{PHRASES}; of an export fixed]")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="of a run: cpu, cuda, auto [%(default)s]")
     parser.add_argument("--json", action="store_true", help="print the record as JSON on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
     log_to_stderr()
-    latency = read_latency_of(
-        options.source,
-        threads=options.threads,
-        batch=options.batch,
-        num_phrases=options.phrases,
-        device=options.device,
-    )
+    with progress_bar(quiet=options.quiet, by_hand=True) as progress:
+        latency = read_latency_of(
+            options.source,
+            threads=options.threads,
+            batch=options.batch,
+            num_phrases=options.phrases,
+            device=options.device,
+            told=_shown_on(progress),
+        )
     write_json(files.join(options.source, LATENCY_NAME), latency)
     sys.stdout.write(msgspec.json.encode(latency).decode() + "\n" if options.json else say_latency(latency))
     return 0
+
+
+def _shown_on(progress: Progress) -> "Told":
+    """What draws how many calls are made, once a second at most: a call that follows finds its caches cold."""
+    bar, drawn = progress.add_task("latency", total=None), -_REDRAW_S
+
+    def tell(done: int, most: int) -> None:
+        nonlocal drawn
+        progress.update(bar, completed=done, total=most)
+        if (now := time.monotonic()) - drawn >= _REDRAW_S:
+            progress.refresh()
+            drawn = now
+
+    return tell
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -128,7 +128,7 @@ def predict_split(
 
     Raises:
         PredictionError: the model answers with what is no probability, or has no features to show.
-        TableError: `ask` is none.
+        TableError, RecipeError: `ask` is none.
         ManifestError: the build is unfinished or damaged, or has no such split.
         RecipeError: a phrase is longer than the model reads.
     """

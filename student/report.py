@@ -121,7 +121,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command's exit code: 0, 1 for a user's mistake; a wrong option exits with 2."""
-    found = _parser().parse_args(argv)
+    options = _parser().parse_args(argv)
+    return run_command(lambda: _run(options))
+
+
+def _run(found: argparse.Namespace) -> int:
     report = write_report(
         Options(
             sources=tuple(found.sources),
@@ -149,4 +153,4 @@ def _show(report: "Report") -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command(main))
+    sys.exit(main())

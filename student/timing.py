@@ -16,6 +16,7 @@ MAX_WINDOWS = 20
 MAX_WARM_UP_S = 30.0
 NUM_CALLS = 50  # timed once warm
 Clock = Callable[[], float]  # seconds
+Told = Callable[[int, int], None]  # calls that are made, and all that there may be; called between them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +33,18 @@ def read_latency(
     *,
     num_calls: int = NUM_CALLS,
     clock: Clock = time.perf_counter,
+    told: Told | None = None,
 ) -> Latency:
     """Milliseconds of `call`: the first one, and median and 95th percentile of `num_calls` warmed ones."""
+    tell = told or _tell_nobody
+    most = 1 + MAX_WINDOWS * WINDOW + num_calls
     first_s = _seconds(call, clock)
-    warmed = warm_up(call, clock=clock)
-    ms_k = 1000 * np.array([_seconds(call, clock) for _ in range(num_calls)])
+    warmed = warm_up(call, clock=clock, told=lambda done, _: tell(1 + done, most))
+    ms_k = np.empty(num_calls)
+    for k in range(num_calls):
+        tell(most - num_calls + k, most)
+        ms_k[k] = 1000 * _seconds(call, clock)
+    tell(most, most)
     return Latency(
         ms=float(np.median(ms_k)),
         p95_ms=float(np.quantile(ms_k, 0.95)),
@@ -48,11 +56,16 @@ def read_latency(
     )
 
 
-def warm_up(call: Callable[[], object], *, clock: Clock = time.perf_counter) -> Warmed:
+def _tell_nobody(done: int, most: int) -> None:
+    """Nobody watches."""
+
+
+def warm_up(call: Callable[[], object], *, clock: Clock = time.perf_counter, told: Told = _tell_nobody) -> Warmed:
     """Call until the medians of two successive windows differ by less than 5 %, or 20 windows or 30 s are over."""
     start, before = clock(), float("inf")
     for number in range(1, MAX_WINDOWS + 1):
         median = float(np.median([_seconds(call, clock) for _ in range(WINDOW)]))
+        told(number * WINDOW, MAX_WINDOWS * WINDOW)
         if abs(median - before) < STABLE * before:
             return Warmed(num_calls=number * WINDOW, stable=True)
         if clock() - start > MAX_WARM_UP_S:

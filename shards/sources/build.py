@@ -34,6 +34,20 @@ _VERSION = "build 1"  # part of every part's name
 _TABLES = {"samples": SAMPLES, "images": IMAGES, "labels": LABELS}
 
 
+def read_synonyms(uri: str) -> tuple[tuple[str, ...], ...]:
+    """What the sources of a build called the same, as its vocabularies table at `uri` carries it.
+
+    Raises:
+        TableError: it is no such table, or its synonyms are damaged.
+    """
+    try:
+        return msgspec.json.decode(
+            read_metadata(uri, VOCABULARIES).get(SYNONYMS, "[]"), type=tuple[tuple[str, ...], ...]
+        )
+    except msgspec.MsgspecError as error:
+        raise TableError(f"{uri}: its synonyms are damaged: {error}; copy the build again") from error
+
+
 class _Hints(msgspec.Struct, frozen=True, kw_only=True):
     """Where the rows of one shard's pictures are: numbers of row groups, by table."""
 
@@ -120,7 +134,9 @@ class BuiltPictures:
             )
             for number, url in enumerate(held.shards)
         ]
-        return Prepared(parts=tuple(parts), vocabularies=self._vocabularies(), synonyms=self._synonyms())
+        return Prepared(
+            parts=tuple(parts), vocabularies=self._vocabularies(), synonyms=read_synonyms(self._table("vocabularies"))
+        )
 
     def scan(self, part: ScanPart) -> Iterator[Found]:
         """Every real picture of one shard, in written order, with its labels."""
@@ -168,16 +184,6 @@ class BuiltPictures:
             for name, phrase in zip(rows["vocabulary"].to_pylist(), rows["phrase"].to_pylist(), strict=True):
                 found[name].append(phrase)
         return {name: tuple(phrases) for name, phrases in found.items()}
-
-    def _synonyms(self) -> tuple[tuple[str, ...], ...]:
-        """What the build's own sources called the same."""
-        uri = self._table("vocabularies")
-        try:
-            return msgspec.json.decode(
-                read_metadata(uri, VOCABULARIES).get(SYNONYMS, "[]"), type=tuple[tuple[str, ...], ...]
-            )
-        except msgspec.MsgspecError as error:
-            raise TableError(f"{uri}: its synonyms are damaged: {error}; copy the build again") from error
 
     def _held(self, manifest: Manifest) -> _Held:
         shards = tuple(shard.url for split in manifest.splits.values() for shard in split)

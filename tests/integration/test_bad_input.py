@@ -19,7 +19,6 @@ from PIL import Image
 from flows.build_shards import main
 from manifests.errors import BuildError, Reason, Repair
 from manifests.manifest import Manifest
-from manifests.stage import run_command
 from miners.judging import GUARDS
 from tests.worlds import (
     CocoWorld,
@@ -830,7 +829,7 @@ def test_a_wrong_recipe_stops_with_one_line(
 
 def _stopped(recipe: Path, capsys: pytest.CaptureFixture[str]) -> str:
     out = recipe.parent / "out"
-    assert run_command(lambda: main([str(recipe), "--out", str(out), "--workers", "1"])) == 1
+    assert main([str(recipe), "--out", str(out), "--workers", "1"]) == 1
     assert not (out / "manifest.json").exists()
     return error_line(capsys.readouterr().err)
 

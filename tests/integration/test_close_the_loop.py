@@ -154,8 +154,5 @@ def test_a_wrong_option_is_refused(option: tuple[str, str], said: str, capsys: p
 
 
 def test_a_loop_into_a_bucket_is_refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    from manifests.errors import BuildError
-
-    with pytest.raises(BuildError, match="a student is trained in a folder of this machine"):
-        main([command[0], "--out", "memory://loop", "--quiet"])
-    capsys.readouterr()
+    assert main([command[0], "--out", "memory://loop", "--quiet"]) == 1
+    assert "a student is trained in a folder of this machine" in capsys.readouterr().err

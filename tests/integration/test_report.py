@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from manifests.stage import run_command
 from student.readings import Latency, Reading
 from student.report import main
 from tests.doors import ROOT
@@ -144,7 +143,7 @@ def test_verdicts_are_printed_as_json(tmp_path: Path, capfdbinary: pytest.Captur
 def test_a_mistake_is_one_line_and_leaves_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(tmp_path / "gone"), "--out", str(tmp_path / "out")]
 
-    assert run_command(lambda: main(arguments)) == 1
+    assert main(arguments) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1

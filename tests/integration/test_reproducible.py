@@ -12,7 +12,6 @@ from flows.build_shards import main
 from manifests.errors import BuildError, RecipeError, SourceError
 from manifests.manifest import read_manifest
 from manifests.recipe import Recipe
-from manifests.stage import run_command
 from manifests.tables import SAMPLES, VOCABULARIES, read_table
 from shards.draw import generated_sources
 from shards.sources.generated import GeneratedKind
@@ -124,7 +123,7 @@ def test_another_recipe_in_the_folder_of_a_finished_build_is_refused(
 ) -> None:
     other = write_recipe(recipe.parent, "other.toml", seed=99)
     before = stamps(out)
-    assert run_command(lambda: main([str(other), "--out", str(out), "--workers", "1"])) == 1
+    assert main([str(other), "--out", str(out), "--workers", "1"]) == 1
     line = error_line(capsys.readouterr().err)
     assert line.startswith(f"error: {out}: holds the finished build 'tiny' of another recipe")
     assert "choose another --out, or delete its manifest.json" in line

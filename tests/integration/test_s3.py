@@ -13,14 +13,14 @@ from typing import ParamSpec, TypeVar
 
 import pytest
 
-from flows import lease
 from flows.build_shards import main
 from flows.building import build
 from flows.tasks import passes
 from manifests import buckets, files, patience
 from manifests.errors import BuildError, StorageError, UnreachableError
 from manifests.recipe_file import load_recipe
-from manifests.stage import Inline, Processes, progress_bar, run_command
+from manifests.stage import Inline, Processes, progress_bar
+from shards import lease
 from shards.reader import open_pass
 from shards.verify import verify
 from tests.disks import small_disks
@@ -123,7 +123,7 @@ def start_there(recipe: Path, prefix: str, *, num_workers: int = 1) -> "subproce
 
 def run_here(recipe: Path, out: str, capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """Exit code and stderr of the command in this process."""
-    status = run_command(lambda: main([str(recipe), "--out", out, "--workers", "1", "--json"]))
+    status = main([str(recipe), "--out", out, "--workers", "1", "--json"])
     return status, capfd.readouterr().err
 
 

@@ -255,6 +255,11 @@ def test_a_recipe_of_generated_pictures_alone_is_refused() -> None:
         parsed('name = "x"\nmix = {}\nsources = {}\n')
 
 
+def test_a_byte_order_mark_before_a_recipe_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(f"\ufeff{GOOD}", encoding="utf-8")
+    assert load_recipe(str(tmp_path / "r.toml")) == parsed(folder=str(tmp_path))
+
+
 def test_files_that_are_no_recipe_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no such recipe"):
         load_recipe(str(tmp_path / "none.toml"))

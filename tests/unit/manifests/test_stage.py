@@ -1,5 +1,10 @@
 """Stages: finished parts are not run again, on any executor, and the first error stops what has not begun."""
 
+import errno
+import os
+import pty
+import subprocess
+import sys
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,6 +14,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from manifests.errors import BuildError
 from manifests.stage import Inline, local_executor, progress_bar, run_command, run_stage
+from tests.doors import ROOT
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -101,6 +107,42 @@ def test_a_place_that_cannot_be_read_is_one_error_line(capsys: pytest.CaptureFix
         assert line.startswith("error: ")
         assert line.count("\n") == 1
         assert words in line
+
+
+def test_a_full_disk_is_told_apart_from_a_place_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    def fill() -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "history.jsonl")
+
+    assert run_command(fill) == 1
+    line = capsys.readouterr().err
+    assert "history.jsonl" in line
+    assert "the disk is full; free some space" in line
+    assert "read it" not in line
+
+
+LOGS = """
+import logging
+from manifests.stage import log_to_stderr, progress_bar
+log_to_stderr()
+with progress_bar() as progress:
+    bar = progress.add_task("scan", total=2)
+    progress.refresh()
+    logging.getLogger("shards.scan").info("half of it")
+    logging.getLogger("somewhere.else").info("nobody asked")
+"""
+
+
+def test_a_log_line_stands_above_a_live_bar_and_not_in_it() -> None:
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    done = subprocess.run([sys.executable, "-c", LOGS], cwd=ROOT, env=environment, stderr=theirs, check=True)
+    os.close(theirs)
+    said = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    line = next(line for line in said.split("\n") if "half of it" in line)
+    assert done.returncode == 0
+    assert line.rpartition("\x1b[2K")[2].strip() == "half of it"  # what stood there was wiped first
+    assert "nobody asked" not in said
 
 
 def test_an_error_of_the_program_is_no_mistake_of_the_user() -> None:

@@ -81,6 +81,14 @@ def test_a_newer_table_is_called_newer(tmp_path: Path) -> None:
         read_table(str(tmp_path / "new"), VOCABULARIES)
 
 
+@pytest.mark.parametrize("stamp", ["2.0", "", "-1", "v1", "1" * 5000, b"\xff"])
+def test_a_foreign_version_of_a_table_is_one_clear_error(tmp_path: Path, stamp: str | bytes) -> None:
+    schema = VOCABULARIES.with_metadata({"absentia.schema": stamp})
+    pq.write_table(pa.Table.from_pylist([{"vocabulary": "a", "phrase": "b"}], schema=schema), tmp_path / "foreign")
+    with pytest.raises(TableError, match=r"foreign: table schema .* is none; expected a whole number up to 1"):
+        read_table(str(tmp_path / "foreign"), VOCABULARIES)
+
+
 @pytest.mark.parametrize(
     ("column", "values", "said"),
     [

@@ -17,10 +17,10 @@ from miners.confusable import confusable_relation, find_confusable
 from miners.held_masks import masks_of
 from miners.outside import Said
 from miners.overlap import covered_share
-from shards.catalog import prepare_sources, scan_sources
 from shards.inventory import MASK_STATES, PRESENT, Inventory, Labels, load_inventory
 from shards.labels import load_lexicon
 from shards.scan import ScannedPart, ScanRecord
+from shards.scanning import prepare_sources, scan_sources
 from shards.sources.registry import open_sources
 from tests.factories import make_mask
 from tests.inventories import make_inventory

@@ -442,8 +442,8 @@ def test_the_command_refuses_in_one_line(
     assert embed.main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "rows"), "--quiet"]) == 1
     assert capsys.readouterr().err.startswith("error: ")
     with pytest.raises(SystemExit, match="2"):
-        embed.main(["build", "--out", "rows", "--batch", "0"])
-    assert "--batch 0: expected 1 or more" in capsys.readouterr().err
+        embed.main(["build", "--out", "rows", "--batch-size", "0"])
+    assert "--batch-size 0: expected 1 or more" in capsys.readouterr().err
 
 
 def test_help_imports_no_torch() -> None:

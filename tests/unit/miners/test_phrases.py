@@ -331,6 +331,12 @@ def test_repeated_and_blank_lines_of_a_vocabulary_are_counted(tmp_path: Path) ->
     assert found.digest != load_vocabulary(vocabulary_file(tmp_path, "Dog", "kite")).digest
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_phrase(tmp_path: Path) -> None:
+    found = load_vocabulary(vocabulary_file(tmp_path, "\ufeffdog", "cat", "dog"))
+    assert found.phrases == ("dog", "cat")
+    assert (found.num_repeated, found.num_blank) == (1, 0)
+
+
 def test_a_repeated_phrase_keeps_its_first_spelling_and_place(tmp_path: Path) -> None:
     found = load_vocabulary(vocabulary_file(tmp_path, "Red car", "dog", "red CAR", "Kite", "DOG", "red car"))
     assert found.phrases == ("Red car", "dog", "Kite")

@@ -270,7 +270,7 @@ def test_the_build_is_found_from_where_the_table_lies_or_what_it_names(tmp_path:
 
 def test_the_command_finds_the_build_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = write_pairs(make_build(tmp_path / "build") / "mine.parquet", [Mined(), Mined(phrase="elk")])
-    assert main([table, "--out", str(tmp_path / "page.html"), "--quiet"]) == 0
+    assert main([table, "--out", str(tmp_path / "page.html"), "--quiet", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["samples"], told["prompts"], told["num_bytes"]) == (1, 2, (tmp_path / "page.html").stat().st_size)
     assert data_of(tmp_path / "page.html")[0]["about"]["title"] == "mine.parquet of tiny"

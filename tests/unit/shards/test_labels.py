@@ -173,6 +173,11 @@ def test_a_lexicon_of_ones_own_adds_to_the_bundled_one(tmp_path: Path) -> None:
     assert {"pb", "ball"} <= load_lexicon([path]).implied(["pickle ball"])
 
 
+def test_a_byte_order_mark_before_a_lexicon_is_passed_over(tmp_path: Path) -> None:
+    path = lexicon_file(tmp_path, '\ufeffsynonyms = [["Pickle Ball", "pb"]]\n')
+    assert "pb" in load_lexicon([path]).implied(["pickle ball"])
+
+
 def test_what_a_source_calls_the_same_may_close_a_circle() -> None:
     lexicon = load_lexicon([], [("person", "man", "woman")])
     assert "woman" in lexicon.implied(["man"])

@@ -241,6 +241,10 @@ def test_a_page_that_cannot_be_written_is_one_clear_error(build: str, tmp_path: 
 def test_the_command_prints_what_the_page_holds(build: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.html"
     assert main([build, "--out", str(page), "--limit", "5", "--quiet"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{page}: 5 samples with ")
+    assert said.endswith(" MB\n")
+    assert main([build, "--out", str(page), "--limit", "5", "--quiet", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["page"], told["samples"], told["num_bytes"]) == (str(page), 5, page.stat().st_size)
 

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 
 from manifests.manifest import MANIFEST_NAME, Manifest, encode_manifest, read_manifest
 from manifests.sample import Evidence, Mask, MaskState, NegativeKind, Prompt
 from shards.faults import Check, Fault, shortened
+from shards.sources.source import SYNONYMS
 from shards.verify import main, verify
 from tests import damage
 from tests.damage import Held, forge, load, rows_of, seal, write_rows
@@ -728,6 +730,44 @@ def test_many_faults_of_a_kind_are_counted_beyond_a_hundred() -> None:
 
     assert told[:100] == faults[:100]
     assert [str(fault) for fault in told[100:]] == ["a.tar: 30 more faults of this kind"]
+
+
+def asked_both_ways(folder: Path) -> list[str]:
+    """A phrase that some sample shows, and one that it is asked as absent."""
+    one = pick(load(folder), fits=lambda found: {p.present for p in found.sample.prompts} == {True, False})
+    return [next(p.phrase for p in one.sample.prompts if p.present is wanted) for wanted in (True, False)]
+
+
+def test_an_absence_of_what_a_source_calls_the_same_is_found(build: Path) -> None:
+    here, absent = asked_both_ways(build)
+    table = pq.read_table(build / "vocabularies.parquet")
+    metadata = {**table.schema.metadata, SYNONYMS.encode(): json.dumps([[here, absent]]).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), build / "vocabularies.parquet")
+    seal(build)
+    faults = verify(str(build))
+    assert checks(faults) == {Check.LABEL}
+    assert any(f"'{absent}' is asked as absent, though the labels say that '{here}'" in str(one) for one in faults)
+
+
+def test_an_absence_of_what_a_lexicon_calls_the_same_is_found(
+    build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lexicon = tmp_path / "own.toml"
+    lexicon.write_text(f"synonyms = [{json.dumps(asked_both_ways(build))}]\n", encoding="utf-8")
+    assert verify(str(build)) == []
+    assert main([str(build), "--quiet", "--lexicon", str(lexicon)]) == 1
+    assert "is asked as absent, though the labels say that " in capsys.readouterr().out
+    assert main([str(build), "--quiet", "--lexicon", str(tmp_path / "none.toml")]) == 1
+    assert f"error: {tmp_path / 'none.toml'}: cannot be read" in capsys.readouterr().err
+
+
+def test_lexicons_that_a_build_was_made_with_are_asked_for(build: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def lends(found: Manifest) -> Manifest:
+        return change(found, recipe=change(found.recipe, prompts=change(found.recipe.prompts, lexicon=["own.toml"])))
+
+    seal(build, lends)
+    main([str(build), "--quiet"])
+    assert "the build was made with the lexicons own.toml, which it does not carry" in caplog.text
 
 
 def test_the_command_prints_a_sentence_per_fault_and_a_summary(build: Path, capsys: pytest.CaptureFixture[str]) -> None:

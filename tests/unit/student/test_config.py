@@ -23,3 +23,9 @@ def test_what_no_student_can_be_made_of_is_refused_in_one_line(tmp_path: Path, t
     path.write_bytes(text)
     with pytest.raises(RecipeError, match=rf"{path}: .*{said}.*; docs/training\.md lists the keys"):
         read_config(str(path))
+
+
+def test_a_byte_order_mark_before_a_config_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "student.toml"
+    path.write_text("\ufeffseed = 5\n", encoding="utf-8")
+    assert read_config(str(path)).seed == 5

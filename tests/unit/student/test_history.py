@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from manifests.errors import CheckpointError
+from manifests.errors import CheckpointError, StorageError
 from student.curves import curves_of, draw_curves
 from student.history import History, LossLine, ValLine, read_history
 from student.validation import Validation
@@ -61,3 +61,12 @@ def test_curves_hold_every_loss_and_only_figures_that_are_defined(tmp_path: Path
     empty = tmp_path / "empty"
     draw_curves(str(empty))
     assert (empty / "curves.png").exists()
+
+
+def test_a_disk_that_fills_up_while_a_line_is_logged_is_said_with_its_cure(tmp_path: Path) -> None:
+    history = History(str(tmp_path), step=0)
+    history._file.close()
+    history._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115 - the history closes it
+    with pytest.raises(StorageError, match=r"history\.jsonl: cannot be written: the disk is full; free some space"):
+        history.add_losses(line(1, presence=0.5))
+    history.close()

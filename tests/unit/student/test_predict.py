@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from manifests.errors import ManifestError, PredictionError, TableError
+from manifests.errors import ManifestError, PredictionError, RecipeError, TableError
 from manifests.sample import Mask
 from manifests.tables import PREDICTED_IMAGES, PREDICTIONS, SAMPLES, VOCABULARIES, read_metadata, read_table
 from shards.images import letterbox_geometry
@@ -197,9 +197,9 @@ def test_a_table_is_asked_pair_by_pair(build: str, tmp_path: Path) -> None:
     ("write", "said"),
     [
         (lambda path: None, "there is no such file; expected plan, vocabulary"),
-        (lambda path: path.write_bytes(b"\n \n"), "holds no phrase; expected at least one"),
-        (lambda path: path.write_bytes(b"caf\xe9"), "is no UTF-8 text"),
-        (lambda path: path.write_bytes(b"x" * 3000), "is no phrase"),
+        (lambda path: path.write_bytes(b"\n \n"), "is empty; expected one phrase a line"),
+        (lambda path: path.write_bytes(b"caf\xe9"), "not a vocabulary, which has one phrase a line in UTF-8"),
+        (lambda path: path.write_bytes(b"x" * 3000), "phrase_too_long"),
         (
             lambda path: pq.write_table(pa.table({"key": ["nobody"], "phrase": ["ape"]}), path),
             "'nobody' first; expected",
@@ -213,7 +213,7 @@ def test_a_question_that_is_none_is_refused(
 ) -> None:
     ask = tmp_path / ("ask.parquet" if "Parquet" in said or "expected" in said[-9:] else "ask.txt")
     write(ask)
-    with pytest.raises(TableError, match=said):
+    with pytest.raises((RecipeError, TableError), match=said):
         run(Brightness(), build, tmp_path / "p.parquet", ask=str(ask))
 
 

@@ -33,6 +33,22 @@ def test_the_first_call_stands_apart_and_warmed_calls_give_the_quantiles() -> No
     assert (found.num_calls, found.num_warm_up, found.stable) == (100, 2 * WINDOW, True)
 
 
+def test_how_far_it_is_is_told_between_the_calls_and_costs_them_nothing() -> None:
+    machine = Machine(repeat(10.0))
+    told: list[tuple[int, int]] = []
+
+    def tell(done: int, most: int) -> None:
+        machine.now += 5
+        told.append((done, most))
+
+    found = read_latency(machine.call, Conditions(), num_calls=20, clock=machine.clock, told=tell)
+    assert found.ms == pytest.approx(10)
+    assert found.p95_ms == pytest.approx(10)
+    most = 1 + MAX_WINDOWS * WINDOW + 20
+    assert told == sorted(told)
+    assert (told[0], told[-1]) == ((1 + WINDOW, most), (most, most))
+
+
 def test_warming_up_ends_once_two_windows_agree_within_five_per_cent() -> None:
     falling = chain.from_iterable(repeat(ms, WINDOW) for ms in (100.0, 90.0, 80.0, 77.0, 50.0))
     machine = Machine(falling)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.locking import locked
 from manifests.errors import BuildError, StorageError
+from shards.locking import locked
 from tests.doors import ROOT
 
 HOLD = """
 import sys
-from flows.locking import locked
+from shards.locking import locked
 with locked(sys.argv[1], "loop"):
     print("held", flush=True)
     sys.stdin.read()

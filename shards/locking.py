@@ -3,10 +3,11 @@
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from manifests import files
 from manifests.errors import BuildError
+from shards.lease import leased
 
 _held: set[str] = set()  # by this process, whose own second lock the kernel would grant, and then drop both
 
@@ -35,3 +36,19 @@ def locked(folder: str, what: str) -> Iterator[None]:
         _held.add(path)
         stack.callback(_held.discard, path)
         yield
+
+
+@contextlib.contextmanager
+def locked_build(work: str) -> Iterator[Callable[[], None]]:
+    """Keep builds and scans out of a build's folder `work`, here or in a bucket; gives what raises once that failed.
+
+    Raises:
+        BuildError: another one is at work there.
+        StorageError: the folder cannot be written, or the bucket refuses.
+    """
+    if not files.is_local(work):
+        with leased(work) as require_held:
+            yield require_held
+        return
+    with locked(work, "build"):
+        yield lambda: None  # the kernel lets nobody in
