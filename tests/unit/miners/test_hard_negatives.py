@@ -15,10 +15,15 @@ from manifests.recipe import Mine
 from manifests.sample import NegativeKind
 from manifests.tables import NEGATIVES, REJECTS, read_metadata, read_table
 from miners import mining
+from miners.candidates import CONTEXT_WEIGHT, Searcher, near_text
 from miners.composing import mine
+from miners.context import can_vote
 from miners.ground import Ground
 from miners.mined_table import MinedTable, rejects_uri, write_mined
 from miners.outside import NO_MASK, Said
+from miners.phrase_queries import pair_scores
+from miners.pool import gather_pool
+from miners.proposing import open_searcher
 from shards.inventory import PRESENT
 from tests.grounds import make_ground
 
@@ -212,6 +217,39 @@ def test_the_table_is_the_same_with_any_number_of_threads(tmp_path: Path, thread
         assert same(whole, written(make_ground(220), tmp_path / "b"))
     finally:
         faiss.omp_set_num_threads(before)
+
+
+def searcher_of(ground: Ground, folder: Path) -> Searcher:
+    pictures = np.arange(ground.inventory.num_images)
+    pool = gather_pool(ground.inventory, pictures, ground.phrase_v, ground.embedded, ground.texts_vd)
+    return open_searcher(pool, Mine(), str(folder), votes=can_vote(pool))
+
+
+def nearest_phrases(searcher: Searcher, depth: int) -> list[list[int]]:
+    """The columns that `near_text` should give for each picture: all phrases scored, ties by column."""
+    pool, ranking = searcher.pool, searcher.queries.ranking
+    column_v, found = np.arange(pool.num_phrases), []
+    for row in range(pool.num_pictures):
+        row_v = np.full(pool.num_phrases, row)
+        standard_v = ranking.standard(pair_scores(pool.images_nd, row_v, ranking.rows_vd, column_v), column_v)
+        hardness_v = standard_v + CONTEXT_WEIGHT * searcher.context.bonus(row_v, column_v)
+        found.append(np.lexsort((column_v, -hardness_v))[:depth].tolist())
+    return found
+
+
+@pytest.mark.parametrize("depth", [1, 5, 20, 50, 90])
+def test_of_equal_phrases_the_first_are_a_pictures_nearest(tmp_path: Path, depth: int) -> None:
+    """Forty phrases have one row, more than any slack: which of them are cut off must not be left to a partition."""
+    equal_v = np.random.default_rng(2).permutation(80) < 40
+    ground = make_ground(30, 80, states_nv=np.full((30, 80), -1, np.int8))
+    texts_vd = ground.texts_vd.copy()
+    texts_vd[equal_v] = texts_vd[0]
+    searcher = searcher_of(dataclasses.replace(ground, texts_vd=texts_vd), tmp_path)
+    assert len(np.unique(searcher.queries.ranking.rows_vd[equal_v], axis=0)) == 1
+    found = list(near_text(searcher, depth))
+    row_c, column_c = (np.concatenate([getattr(block, name) for block in found]) for name in ("row_c", "column_c"))
+    columns = [column_c[row_c == row].tolist() for row in range(searcher.pool.num_pictures)]
+    assert columns == nearest_phrases(searcher, depth)
 
 
 def test_margins_in_raw_space_mean_what_they_mean_in_sentence_transformers(tmp_path: Path) -> None:
