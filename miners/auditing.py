@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from manifests.errors import BuildError
 from manifests.recipe import Mine
-from manifests.sample import NegativeKind
+from manifests.sample import MinedKind
+from miners.candidates import NearKind
 from miners.confusable import confusable_relation, find_confusable
 from miners.context import can_vote
 from miners.false_negatives import (
@@ -46,7 +47,7 @@ def auditable(pool: Pool) -> NDArray[np.int64]:
 
 def run_trials(
     pool: Pool,
-    kinds: Sequence[NegativeKind],
+    kinds: Sequence[NearKind],
     knowledge: Knowledge,
     guard: ScoreGuard,
     settings: Mine,
@@ -77,7 +78,7 @@ def _without_labels(knowledge: Knowledge, blind: Inventory, pictures: NDArray[np
 
 def audit_pool(
     pool: Pool,
-    kinds: Sequence[NegativeKind],
+    kinds: Sequence[NearKind],
     knowledge: Knowledge,
     guard: ScoreGuard,
     settings: Mine,
@@ -86,7 +87,7 @@ def audit_pool(
     seed: int,
     split: str,
     folder: str,
-) -> tuple[Audit | None, dict[NegativeKind, ScoreGuard]]:
+) -> tuple[Audit | None, dict[MinedKind, ScoreGuard]]:
     """The audit, and the score guard of each kind: with `rate` the hardest margin that keeps it, else `guard` itself.
 
     Raises:
@@ -103,10 +104,10 @@ def audit_pool(
                 f"{num_audited} pictures have exhaustive labels; expected at least {fewest}. Add a source whose "
                 "labels are exhaustive (COCO), or give relative_margin or absolute_margin instead"
             )
-        return None, dict.fromkeys(kinds, guard)
+        return None, dict[MinedKind, ScoreGuard].fromkeys(kinds, guard)
     hidden, trials = run_trials(pool, kinds, knowledge, guard, settings, seed=seed, folder=folder)
     rng = np.random.default_rng([seed, 6])
-    guards = {
+    guards: dict[MinedKind, ScoreGuard] = {
         kind: guard if rate is None else _chosen(trial, guard, rate) for kind, trial in zip(kinds, trials, strict=True)
     }
     audits = [audit_kind(trial, _margin(guards[kind]), rng) for kind, trial in zip(kinds, trials, strict=True)]

@@ -8,11 +8,12 @@ of different phrases can be compared, and a picture's nearest phrases are no lon
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from manifests.sample import NegativeKind
+from manifests.sample import MinedKind, NegativeKind
 from miners.context import Context
 from miners.exact_search import exact_scores, float32_error
 from miners.guards import CALLED_PRESENT
@@ -25,12 +26,24 @@ MAX_DEPTH = 1 << 14  # pictures that are looked at for one phrase
 CONTEXT_WEIGHT = 1.5  # of the logarithm of the neighbours' vote, beside a standard score
 _BLOCK_CELLS = 1 << 22
 
+NearKind = Literal[NegativeKind.NEAR_IMAGE, NegativeKind.NEAR_TEXT]  # found by rows, where false alarms are answered
+_Side = NDArray[np.int64]
+
+
+def sides(kind: MinedKind, row_c: _Side, column_c: _Side) -> tuple[_Side, _Side]:
+    """Of each candidate the side that asks and the other: a phrase asks for pictures, or a picture for phrases."""
+    match kind:
+        case NegativeKind.NEAR_IMAGE:
+            return column_c, row_c
+        case NegativeKind.NEAR_TEXT | NegativeKind.FALSE_ALARM:
+            return row_c, column_c
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Candidates:
     """Pairs, sorted by query and hardest first within it; rows and columns are the pool's."""
 
-    kind: NegativeKind
+    kind: MinedKind
     row_c: NDArray[np.int64]
     column_c: NDArray[np.int64]
     score_c: NDArray[np.float64]  # cosine; presence for a false alarm
@@ -41,8 +54,8 @@ class Candidates:
 
     @property
     def query_c(self) -> NDArray[np.int64]:
-        """The side that asks: a phrase's column for near_image, a picture's row otherwise."""
-        return self.column_c if self.kind is NegativeKind.NEAR_IMAGE else self.row_c
+        """The side that asks, see `sides`."""
+        return sides(self.kind, self.row_c, self.column_c)[0]
 
     def __len__(self) -> int:
         return len(self.row_c)
@@ -90,7 +103,7 @@ def _reach(depth_v: NDArray[np.int64], start: int) -> int:
 
 
 def _hardest_first(
-    kind: NegativeKind,
+    kind: NearKind,
     searcher: Searcher,
     row_c: NDArray[np.int64],
     column_c: NDArray[np.int64],
@@ -106,8 +119,8 @@ def _hardest_first(
     score_c, evidence_c = scores
     standard_c = queries.ranking.standard(score_c, column_c)
     hardness_c = standard_c + CONTEXT_WEIGHT * searcher.context.bonus(row_c, column_c)
-    sides = (row_c, column_c) if kind is NegativeKind.NEAR_IMAGE else (column_c, row_c)
-    order = _order(sides[1], hardness_c, sides[0])
+    query_c, other_c = sides(kind, row_c, column_c)
+    order = _order(query_c, hardness_c, other_c)
     row_c, column_c = row_c[order], column_c[order]
     return Candidates(
         kind=kind,

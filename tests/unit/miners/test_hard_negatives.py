@@ -24,6 +24,7 @@ from miners.outside import NO_MASK, Said
 from miners.phrase_queries import pair_scores
 from miners.pool import gather_pool
 from miners.proposing import open_searcher
+from miners.record import NO_INDEX, summarise_mining
 from shards.inventory import PRESENT
 from tests.grounds import make_ground
 
@@ -325,6 +326,43 @@ def test_false_alarms_are_what_a_student_calls_present_and_stand_in_train_alone(
     split_n[140:] = 1
     with pytest.raises(TableError, match=r"stands in split val; expected pictures of train alone.*--split train"):
         mined(make_ground(150, alarms=said(presences, 12), split_n=split_n), tmp_path, Mine(absolute_margin=-99.0))
+
+
+def alarmed(num: int = 150) -> Ground:
+    """A ground whose alarms are a third of all absences; a person looked, so the overlap guard has nothing to say."""
+    plain = make_ground(num)
+    absent = [(n, v) for n in range(num) for v in range(12) if (n, v) not in present_pairs(plain)]
+    presences = {pair: 0.95 if k % 3 == 0 else 0.2 for k, pair in enumerate(absent)}
+    return make_ground(num, alarms=said(presences, 12), decided=said(dict.fromkeys(absent, 0.0), 12))
+
+
+def mined_alarms(ground: Ground, folder: Path, settings: Mine) -> MinedTable:
+    return mine(
+        ground,
+        settings,
+        split="train",
+        seed=0,
+        folder=str(folder),
+        progress=Progress(disable=True),
+        kinds=[NegativeKind.FALSE_ALARM],
+    )
+
+
+def test_false_alarms_alone_need_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = mined(alarmed(), tmp_path, Mine(absolute_margin=-99.0))
+
+    def search(*_args: object, **_more: object) -> object:
+        raise AssertionError
+
+    monkeypatch.setattr("miners.composing.open_searcher", search)
+    found = mined_alarms(alarmed(), tmp_path, Mine(absolute_margin=-99.0))
+    assert found.record.index == NO_INDEX
+    assert "12 phrases, no index" in summarise_mining(found.record, "negatives.parquet")
+    assert pairs(found) == pairs(every, NegativeKind.FALSE_ALARM) != set()
+    write_mined(found, str(tmp_path / "alarms.parquet"))
+    write_mined(every, str(tmp_path / "every.parquet"))
+    rows, among = (read_table(str(tmp_path / f"{name}.parquet"), NEGATIVES) for name in ("alarms", "every"))
+    assert rows.to_pylist() == [row for row in among.to_pylist() if row["kind"] == "false_alarm"]
 
 
 def test_raw_bounds_hold_cosines_also_where_the_audit_chooses_the_margin(tmp_path: Path) -> None:
