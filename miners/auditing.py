@@ -3,8 +3,8 @@
 # N pictures of the pool, A audited pictures
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,15 @@ from shards.splits import seeded_hash
 
 MAX_AUDITED = 20_000  # pictures, drawn by hash: their candidates are held in memory together
 FEWEST_AUDITED = 20  # and never fewer than 1 ÷ rate, since conformal risk control adds one lost picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Audited:
+    """How strict each kind is mined, and what an audit says of that."""
+
+    guards: Mapping[MinedKind, ScoreGuard]
+    audit: Audit | None = None
+    no_audit: str = ""  # why there is none
 
 
 def auditable(pool: Pool) -> NDArray[np.int64]:
@@ -87,14 +96,16 @@ def audit_pool(
     seed: int,
     split: str,
     folder: str,
-) -> tuple[Audit | None, dict[MinedKind, ScoreGuard]]:
+) -> Audited:
     """The audit, and the score guard of each kind: with `rate` the hardest margin that keeps it, else `guard` itself.
+
+    False alarms are not among the kinds: what a student answers is not proposed anew once labels are hidden.
 
     Raises:
         BuildError: there are too few exhaustive pictures to choose by, or no margin keeps the rate.
     """
     if not kinds:
-        return None, {}
+        return Audited(guards={}, no_audit="only false alarms were mined, which no audit proposes anew")
     num_audited = len(auditable(pool))
     fewest = FEWEST_AUDITED if rate is None else max(FEWEST_AUDITED, math.ceil(1 / rate))
     if num_audited < fewest:
@@ -104,7 +115,7 @@ def audit_pool(
                 f"{num_audited} pictures have exhaustive labels; expected at least {fewest}. Add a source whose "
                 "labels are exhaustive (COCO), or give relative_margin or absolute_margin instead"
             )
-        return None, dict[MinedKind, ScoreGuard].fromkeys(kinds, guard)
+        return Audited(guards=dict[MinedKind, ScoreGuard].fromkeys(kinds, guard), no_audit=_too_few(num_audited))
     hidden, trials = run_trials(pool, kinds, knowledge, guard, settings, seed=seed, folder=folder)
     rng = np.random.default_rng([seed, 6])
     guards: dict[MinedKind, ScoreGuard] = {
@@ -119,7 +130,13 @@ def audit_pool(
         assumption=ASSUMPTION,
         kinds=audits,
     )
-    return audit, guards
+    return Audited(guards=guards, audit=audit)
+
+
+def _too_few(num_audited: int) -> str:
+    if not num_audited:
+        return "no picture has exhaustive labels"
+    return f"only {num_audited} pictures have exhaustive labels; it takes {FEWEST_AUDITED}"
 
 
 def _chosen(trial: Trial, guard: ScoreGuard, rate: float) -> ScoreGuard:

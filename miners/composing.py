@@ -3,7 +3,7 @@
 # N pictures of the pool, V phrases, C crops or rows
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,10 +14,9 @@ from rich.progress import Progress
 from manifests.errors import BuildError, NothingMinedError, Reason, TableError
 from manifests.recipe import DEFAULT_RATE, SPLITS, Mine
 from manifests.sample import MinedKind, NegativeKind
-from miners.auditing import audit_pool
+from miners.auditing import Audited, audit_pool
 from miners.candidates import Candidates, NearKind, Searcher, false_alarms
 from miners.context import can_vote
-from miners.false_negatives import Audit
 from miners.ground import Ground
 from miners.judging import GUARDS, LOOSEN, ScoreGuard, Space
 from miners.mined_table import MinedTable
@@ -63,7 +62,7 @@ def mine(
     alarms = ground.alarms if NegativeKind.FALSE_ALARM in kinds else None
     bar = progress.add_task("mine", total=len(near) + (alarms is not None) + 1)
     guard, rate = score_guard(settings)
-    audit, guards = audit_pool(
+    audited = audit_pool(
         pool, near, ground.knowledge, guard, settings, rate=rate, seed=seed, split=split, folder=folder
     )
     progress.advance(bar)
@@ -73,13 +72,13 @@ def mine(
         searcher = open_searcher(pool, settings, folder, votes=can_vote(pool))
         index = str(searcher.index.record.kind)
         for kind in near:
-            found.append(_mine_near(kind, ground, searcher, guards[kind], settings, seed))
+            found.append(_mine_near(kind, ground, searcher, audited.guards[kind], settings, seed))
             progress.advance(bar)
     if alarms is not None:
         found.append(_mine_alarms(pool, ground, alarms, settings, seed))
         progress.advance(bar)
     _require_rows(found)
-    record = _record(ground, pool, index, found, guards, audit, settings, split)
+    record = _record(ground, pool, index, found, audited, settings, split)
     return MinedTable(pool=pool, kinds=found, record=record)
 
 
@@ -183,8 +182,7 @@ def _record(
     pool: Pool,
     index: str,
     found: Sequence[KindMined],
-    guards: Mapping[MinedKind, ScoreGuard],
-    audit: Audit | None,
+    audited: Audited,
     settings: Mine,
     split: str,
 ) -> MiningRecord:
@@ -198,8 +196,9 @@ def _record(
         phrases=pool.num_phrases,
         index=index,
         settings=settings,
-        kinds=[_kind_record(kind, guards.get(kind.kind, _UNGUARDED)) for kind in found],
-        audit=audit,
+        kinds=[_kind_record(kind, audited.guards.get(kind.kind, _UNGUARDED)) for kind in found],
+        audit=audited.audit,
+        no_audit=audited.no_audit,
     )
 
 

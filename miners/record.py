@@ -37,6 +37,7 @@ class MiningRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     settings: Mine
     kinds: list[KindRecord]
     audit: Audit | None
+    no_audit: str = ""  # why there is none
 
 
 def encode_record(record: MiningRecord) -> str:
@@ -60,12 +61,12 @@ def summarise_mining(record: MiningRecord, out: str) -> str:
         )
         if kind.short and record.settings.num_negatives is not None:
             lines.append(f"{'':<9} {kind.short:,} queries found fewer than {record.settings.num_negatives}")
-    return "\n".join([*lines, *_audit_lines(record.audit), f"table     {out}"]) + "\n"
+    return "\n".join([*lines, *_audit_lines(record.audit, record.no_audit), f"table     {out}"]) + "\n"
 
 
-def _audit_lines(audit: Audit | None) -> list[str]:
+def _audit_lines(audit: Audit | None, no_audit: str) -> list[str]:
     if audit is None:
-        return ["audit     none: too few pictures have exhaustive labels"]
+        return [f"audit     none: {no_audit}"]
     lines = [f"audit     {audit.num_hidden:,} known presences hidden, a share of {audit.hidden_share:g}"]
     for kind in audit.kinds:
         point = kind.at_margin

@@ -365,6 +365,32 @@ def test_false_alarms_alone_need_no_index(tmp_path: Path, monkeypatch: pytest.Mo
     assert rows.to_pylist() == [row for row in among.to_pylist() if row["kind"] == "false_alarm"]
 
 
+@pytest.mark.parametrize(
+    ("num_exhaustive", "why"),
+    [
+        (0, "no picture has exhaustive labels"),
+        (7, "only 7 pictures have exhaustive labels; it takes 20"),
+        (19, "only 19 pictures have exhaustive labels; it takes 20"),
+        (20, ""),
+    ],
+)
+def test_a_record_without_an_audit_says_why(tmp_path: Path, num_exhaustive: int, why: str) -> None:
+    ground = make_ground(100, exhaustive_n=np.arange(100) < num_exhaustive)
+    record = mined(ground, tmp_path, Mine(absolute_margin=0.0)).record
+    assert record.no_audit == why
+    assert (record.audit is None) == bool(why)
+    assert not why or f"audit     none: {why}\n" in summarise_mining(record, "negatives.parquet")
+
+
+def test_false_alarms_are_not_audited_whatever_the_labels_are(tmp_path: Path) -> None:
+    record = mined_alarms(alarmed(), tmp_path, Mine()).record
+    assert record.audit is None
+    assert "audit     none: only false alarms were mined, " in summarise_mining(record, "negatives.parquet")
+    among = mined(alarmed(), tmp_path).record
+    assert among.audit is not None
+    assert [kind.kind for kind in among.audit.kinds] == ["near_image", "near_text"]
+
+
 def test_raw_bounds_hold_cosines_also_where_the_audit_chooses_the_margin(tmp_path: Path) -> None:
     found = mined(make_ground(300), tmp_path, Mine(margin_space="raw", max_score=0.15))
     scores = np.concatenate([kind.rows.score_c for kind in found.kinds])
