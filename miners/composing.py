@@ -82,7 +82,7 @@ def mine(
     return MinedTable(pool=pool, kinds=found, record=record)
 
 
-_UNGUARDED = ScoreGuard()
+_UNGUARDED = ScoreGuard()  # a false alarm's score is a presence: no bound on likeness can be compared with it
 
 
 def score_guard(settings: Mine) -> tuple[ScoreGuard, float | None]:

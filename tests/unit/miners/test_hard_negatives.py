@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -389,6 +390,19 @@ def test_false_alarms_are_not_audited_whatever_the_labels_are(tmp_path: Path) ->
     among = mined(alarmed(), tmp_path).record
     assert among.audit is not None
     assert [kind.kind for kind in among.audit.kinds] == ["near_image", "near_text"]
+
+
+@pytest.mark.parametrize("space", ["raw", "standard"])
+def test_bounds_on_likeness_do_not_act_on_presences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, space: Literal["raw", "standard"]
+) -> None:
+    monkeypatch.setattr("miners.composing.covered_share", lambda *given: np.ones(len(given[-1])))
+    ground = dataclasses.replace(make_ground(150), alarms=alarmed().alarms)  # verified rows would pass every bound
+    free, bounded = Mine(absolute_margin=-99.0), Mine(absolute_margin=-99.0, margin_space=space, max_score=0.15)
+    every, found = mined(ground, tmp_path, free), mined(ground, tmp_path, bounded)
+    for kind in (NegativeKind.NEAR_IMAGE, NegativeKind.NEAR_TEXT):
+        assert pairs(found, kind) != pairs(every, kind)
+    assert pairs(found, NegativeKind.FALSE_ALARM) == pairs(every, NegativeKind.FALSE_ALARM) != set()
 
 
 def test_raw_bounds_hold_cosines_also_where_the_audit_chooses_the_margin(tmp_path: Path) -> None:
