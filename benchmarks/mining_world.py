@@ -118,7 +118,7 @@ def mine_files(folder: Path, inventory: Inventory, knowledge: Knowledge, setting
             progress=progress,
             kinds=[NegativeKind.NEAR_IMAGE],
         )
-    write_mined(mined, str(out))
+    write_mined(mined, str(out), inputs_sha256="")
     return sum(len(kind.rows) for kind in mined.kinds)
 
 

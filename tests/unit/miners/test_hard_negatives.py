@@ -38,7 +38,7 @@ def mined(ground: Ground, folder: Path, settings: Mine | None = None, *, split: 
 
 def written(ground: Ground, folder: Path, settings: Mine | None = None, name: str = "negatives") -> pa.Table:
     out = str(folder / f"{name}.parquet")
-    write_mined(mined(ground, folder, settings), out)
+    write_mined(mined(ground, folder, settings), out, inputs_sha256="1" * 64)
     return read_table(out, NEGATIVES)
 
 
@@ -168,6 +168,7 @@ def test_rejects_stand_beside_the_table_with_their_guards(tmp_path: Path) -> Non
     assert all(detail.startswith("standard score") for detail in rejects["detail"].to_pylist())
     metadata = read_metadata(str(tmp_path / "negatives.parquet"), NEGATIVES)
     assert metadata["encoder"] == "made"
+    assert metadata["inputs_sha256"] == "1" * 64
     assert '"false_share"' in metadata["mining"]
 
 
@@ -360,8 +361,8 @@ def test_false_alarms_alone_need_no_index(tmp_path: Path, monkeypatch: pytest.Mo
     assert found.record.index == NO_INDEX
     assert "12 phrases, no index" in summarise_mining(found.record, "negatives.parquet")
     assert pairs(found) == pairs(every, NegativeKind.FALSE_ALARM) != set()
-    write_mined(found, str(tmp_path / "alarms.parquet"))
-    write_mined(every, str(tmp_path / "every.parquet"))
+    write_mined(found, str(tmp_path / "alarms.parquet"), inputs_sha256="")
+    write_mined(every, str(tmp_path / "every.parquet"), inputs_sha256="")
     rows, among = (read_table(str(tmp_path / f"{name}.parquet"), NEGATIVES) for name in ("alarms", "every"))
     assert rows.to_pylist() == [row for row in among.to_pylist() if row["kind"] == "false_alarm"]
 
