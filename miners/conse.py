@@ -29,6 +29,7 @@ from miners.views import Geometry
 
 log = logging.getLogger(__name__)
 NAME = "conse"
+_WEIGHTS = (LITE0_SHA256, TEXT_SHA256)
 _SHOWN = 5  # unread phrases in the warning
 
 
@@ -59,6 +60,8 @@ class Conse:
     settings: Settings
     geometry: Geometry
     digest: str
+    weights_digest: str
+    preprocessing_digest: str
     device: torch.device
     name: str = NAME
 
@@ -122,12 +125,13 @@ def load_conse(templates: Sequence[str], settings: Settings = SETTINGS, geometry
         templates=tuple(templates),
         settings=settings,
         geometry=geometry,
-        digest=_digest(names, templates, settings, geometry),
+        digest=_digest(*_WEIGHTS, names, templates, settings, geometry),
+        weights_digest=_digest(*_WEIGHTS),
+        preprocessing_digest=_digest(names, templates, settings, geometry),
     )
 
 
-def _digest(names: Sequence[str], templates: Sequence[str], settings: Settings, geometry: Geometry) -> str:
-    said = [LITE0_SHA256, TEXT_SHA256, names, templates, settings, geometry]
+def _digest(*said: object) -> str:
     return hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:16]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -119,6 +120,15 @@ def test_the_digest_holds_the_settings_and_the_templates() -> None:
         module._digest(names, ["{}"], Settings(), Geometry(height=224, width=224, resize="squash")),
     }
     assert len(digests) == 4
+
+
+def test_weights_and_preprocessing_have_digests_of_their_own_and_the_whole_is_what_it_was(conse: Conse) -> None:
+    said = [packaged.LITE0_SHA256, minilm.WEIGHTS_SHA256, class_names(), ["{}"], module.SETTINGS, module.GEOMETRY]
+    assert conse.digest == hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:16]  # another makes all rows stale
+    other = load_conse(["a photo of a {}."])
+    assert other.weights_digest == conse.weights_digest
+    assert other.preprocessing_digest != conse.preprocessing_digest
+    assert len({conse.digest, conse.weights_digest, conse.preprocessing_digest}) == 3
 
 
 def test_weights_that_are_not_the_pinned_ones_are_refused_before_they_are_read(
