@@ -34,6 +34,7 @@ from benchmarks.yardsticks import co_occurrence, paths_of, percentiles, probe, s
 from manifests.recipe import DEFAULT_RATE, Mine
 from manifests.sample import NegativeKind
 from manifests.stage import progress_bar
+from miners.candidates import NearKind
 from miners.composing import score_guard
 from miners.confusable import confusable_relation, find_confusable
 from miners.context import can_vote
@@ -51,7 +52,8 @@ from shards.labels import load_lexicon
 
 # N pictures of the pool, V phrases, P pairs of a picture and a phrase, S settings of a way, Y yardsticks, R seeds
 
-ROWS = {NegativeKind.NEAR_IMAGE: 10, NegativeKind.NEAR_TEXT: 3}  # a query: of 570 pictures, of 80 phrases
+# a query: of 570 pictures, of 80 phrases
+ROWS: dict[NearKind, int] = {NegativeKind.NEAR_IMAGE: 10, NegativeKind.NEAR_TEXT: 3}
 SHARES = (0.15, 0.10, 0.05, 0.03)  # false shares of theirs at which the ways are compared
 BOUND = 0.5  # of theirs, at equal hardness
 FEWEST = 0.7  # rows, of those of top-k, that a setting must fill to stand on the curve
@@ -86,7 +88,7 @@ Run = dict[str, Found]  # by setting
 class Duel:
     """One direction: the runs of both ways, a run a seed."""
 
-    kind: NegativeKind
+    kind: NearKind
     ours: list[Run]
     theirs: list[Run]
 
@@ -112,7 +114,7 @@ def make_world(
     )
 
 
-def run_duel(world: World, kind: NegativeKind, seeds: int, folder: str) -> Duel:
+def run_duel(world: World, kind: NearKind, seeds: int, folder: str) -> Duel:
     """Both ways with all their settings, on `seeds` draws of what is hidden."""
     duel = Duel(kind=kind, ours=[], theirs=[])
     for seed in range(seeds):
@@ -123,7 +125,7 @@ def run_duel(world: World, kind: NegativeKind, seeds: int, folder: str) -> Duel:
     return duel
 
 
-def our_rows(world: World, kind: NegativeKind, seed: int, folder: str) -> tuple[NDArray[np.bool_], dict[str, Pairs]]:
+def our_rows(world: World, kind: NearKind, seed: int, folder: str) -> tuple[NDArray[np.bool_], dict[str, Pairs]]:
     """What the labels still say [N, V], and the pairs that our default mines at each bound of its score guard."""
     pool, settings = world.pool, Mine(num_negatives=ROWS[kind])
     rng = np.random.default_rng([seed, 5])
@@ -150,7 +152,7 @@ def our_rows(world: World, kind: NegativeKind, seed: int, folder: str) -> tuple[
     return known_nv, rows
 
 
-def _of_known(wanted: Wanted, known_nv: NDArray[np.bool_], kind: NegativeKind) -> Wanted:
+def _of_known(wanted: Wanted, known_nv: NDArray[np.bool_], kind: NearKind) -> Wanted:
     """Nothing for queries without a known positive: theirs cannot ask them."""
     asked_q = known_nv.any(axis=0 if kind is NegativeKind.NEAR_IMAGE else 1)
     return replace(wanted, num_q=np.where(asked_q, wanted.num_q, 0))

@@ -45,6 +45,8 @@ class Stored:
     dim: int
     name: str = "stored"
     digest: str = "0" * 16
+    weights_digest: str = "0" * 16
+    preprocessing_digest: str = "0" * 16
     geometry: Geometry = PIXEL
 
     def encode_images(self, pixels_bshw3: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -77,7 +79,7 @@ def _write(path: Path, keys: Sequence[str], phrases: Sequence[str], box: Sequenc
         "box": pa.array([box] * num, pa.list_(pa.float32())),
         "row": pa.ListArray.from_arrays(starts, pa.array(rows_nd.reshape(-1))),
     }
-    with embedding_writer(str(path), Stored(dim=rows_nd.shape[1])) as writer:
+    with embedding_writer(str(path), Stored(dim=rows_nd.shape[1]), input_digest="") as writer:
         writer.add_table(pa.table(columns, EMBEDDINGS))
 
 
@@ -118,7 +120,7 @@ def mine_files(folder: Path, inventory: Inventory, knowledge: Knowledge, setting
             progress=progress,
             kinds=[NegativeKind.NEAR_IMAGE],
         )
-    write_mined(mined, str(out))
+    write_mined(mined, str(out), inputs_sha256="")
     return sum(len(kind.rows) for kind in mined.kinds)
 
 

@@ -16,7 +16,7 @@ from shards.relabelled import with_presences
 from shards.splits import Assignment
 
 TRAIN = "train"
-_VERSION = 1  # part of the table's name: raise it when mining finds other rows
+_VERSION = 2  # part of the table's name: raise it when mining finds other rows
 
 
 def negatives_of(
@@ -76,8 +76,8 @@ def mine_train(
     from miners.ground import choose, prepare_ground  # these import torch and faiss, which no other build needs
     from miners.mined_table import rejects_uri, write_mined
 
-    chosen = choose(settings)
-    asked = [_VERSION, chosen.encoder.digest, recipe_sha256(recipe), inputs_sha256(inventory, recipe)]
+    chosen, inputs = choose(settings), inputs_sha256(inventory, recipe)
+    asked = [_VERSION, chosen.encoder.digest, recipe_sha256(recipe), inputs]
     content = [asked, assignment.split_n.tobytes(), assignment.group_n.tobytes()]
     digest = hashlib.sha256(msgspec.json.encode(content)).hexdigest()[:16]
     out = files.join(work, "mining", f"{digest}.parquet")
@@ -89,5 +89,5 @@ def mine_train(
         inventory, assignment, roots, lexicon, phrase_v, chosen, settings, split=TRAIN, folder=work, progress=progress
     )
     mined = mine(ground, settings, split=TRAIN, seed=recipe.seed, folder=work, progress=progress, kinds=kinds)
-    write_mined(mined, out)
+    write_mined(mined, out, inputs_sha256=inputs)
     return out

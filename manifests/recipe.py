@@ -176,7 +176,7 @@ class Mine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     relative_margin: float | None = None
     absolute_margin: float | None = None
     margin_space: Literal["standard", "raw"] = "standard"
-    max_score: float | None = None
+    max_score: float | None = None  # of near_text and near_image; a false alarm's score is a presence, on no such scale
     min_score: float | None = None
     range_min: int = 0  # ranks below are passed over
     range_max: int | None = None  # ranks from here on are not looked at

@@ -8,6 +8,7 @@ from manifests.errors import RecipeError
 from manifests.recipe import DEFAULT_RATE, MINED_KINDS, Mine
 from manifests.sample import NegativeKind
 
+_BOUNDS = ("max_score", "min_score")
 _STRICTNESS = ("max_false_negative_rate", "relative_margin", "absolute_margin")
 
 
@@ -110,6 +111,13 @@ def _check_asked(mine: Mine, mined: Sequence[NegativeKind], where: str) -> None:
         NegativeKind.FALSE_ALARM in mined or not mine.predictions,
         f"{where}: mine.predictions is where false alarms are found, and prompts.kinds asks for none; give "
         "false_alarm a share, say 0.25 of all, or remove the table",
+    )
+    bounds = [name for name in _BOUNDS if getattr(mine, name) is not None]
+    _require(
+        not bounds or list(mined) != [NegativeKind.FALSE_ALARM],
+        f"{where}: [mine] gives {' and '.join(bounds)}, which bounds how much a picture looks like a phrase, but of "
+        "false alarms, the one mined kind that prompts.kinds asks for, a student says how present they are; expected "
+        "near_text or near_image beside them. Give one of these a share, or remove the bound",
     )
 
 

@@ -5,6 +5,7 @@ always there, because stock loaders infer the schema from the first rows that th
 """
 
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
@@ -28,6 +29,7 @@ class NegativeKind(StrEnum):
 
 
 KINDS = tuple(NegativeKind)  # tables of numbers hold a kind as its place here
+MinedKind = Literal[NegativeKind.NEAR_TEXT, NegativeKind.NEAR_IMAGE, NegativeKind.FALSE_ALARM]
 
 
 class Evidence(StrEnum):

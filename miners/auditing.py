@@ -3,15 +3,16 @@
 # N pictures of the pool, A audited pictures
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from manifests.errors import BuildError
 from manifests.recipe import Mine
-from manifests.sample import NegativeKind
+from manifests.sample import MinedKind
+from miners.candidates import NearKind
 from miners.confusable import confusable_relation, find_confusable
 from miners.context import can_vote
 from miners.false_negatives import (
@@ -35,6 +36,15 @@ MAX_AUDITED = 20_000  # pictures, drawn by hash: their candidates are held in me
 FEWEST_AUDITED = 20  # and never fewer than 1 ÷ rate, since conformal risk control adds one lost picture
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Audited:
+    """How strict each kind is mined, and what an audit says of that."""
+
+    guards: Mapping[MinedKind, ScoreGuard]
+    audit: Audit | None = None
+    no_audit: str = ""  # why there is none
+
+
 def auditable(pool: Pool) -> NDArray[np.int64]:
     """Rows of the pool whose labels are exhaustive over any of its phrases, at most MAX_AUDITED of them."""
     inventory = pool.inventory
@@ -46,7 +56,7 @@ def auditable(pool: Pool) -> NDArray[np.int64]:
 
 def run_trials(
     pool: Pool,
-    kinds: Sequence[NegativeKind],
+    kinds: Sequence[NearKind],
     knowledge: Knowledge,
     guard: ScoreGuard,
     settings: Mine,
@@ -77,7 +87,7 @@ def _without_labels(knowledge: Knowledge, blind: Inventory, pictures: NDArray[np
 
 def audit_pool(
     pool: Pool,
-    kinds: Sequence[NegativeKind],
+    kinds: Sequence[NearKind],
     knowledge: Knowledge,
     guard: ScoreGuard,
     settings: Mine,
@@ -86,14 +96,16 @@ def audit_pool(
     seed: int,
     split: str,
     folder: str,
-) -> tuple[Audit | None, dict[NegativeKind, ScoreGuard]]:
+) -> Audited:
     """The audit, and the score guard of each kind: with `rate` the hardest margin that keeps it, else `guard` itself.
+
+    False alarms are not among the kinds: what a student answers is not proposed anew once labels are hidden.
 
     Raises:
         BuildError: there are too few exhaustive pictures to choose by, or no margin keeps the rate.
     """
     if not kinds:
-        return None, {}
+        return Audited(guards={}, no_audit="only false alarms were mined, which no audit proposes anew")
     num_audited = len(auditable(pool))
     fewest = FEWEST_AUDITED if rate is None else max(FEWEST_AUDITED, math.ceil(1 / rate))
     if num_audited < fewest:
@@ -103,10 +115,10 @@ def audit_pool(
                 f"{num_audited} pictures have exhaustive labels; expected at least {fewest}. Add a source whose "
                 "labels are exhaustive (COCO), or give relative_margin or absolute_margin instead"
             )
-        return None, dict.fromkeys(kinds, guard)
+        return Audited(guards=dict[MinedKind, ScoreGuard].fromkeys(kinds, guard), no_audit=_too_few(num_audited))
     hidden, trials = run_trials(pool, kinds, knowledge, guard, settings, seed=seed, folder=folder)
     rng = np.random.default_rng([seed, 6])
-    guards = {
+    guards: dict[MinedKind, ScoreGuard] = {
         kind: guard if rate is None else _chosen(trial, guard, rate) for kind, trial in zip(kinds, trials, strict=True)
     }
     audits = [audit_kind(trial, _margin(guards[kind]), rng) for kind, trial in zip(kinds, trials, strict=True)]
@@ -118,7 +130,13 @@ def audit_pool(
         assumption=ASSUMPTION,
         kinds=audits,
     )
-    return audit, guards
+    return Audited(guards=guards, audit=audit)
+
+
+def _too_few(num_audited: int) -> str:
+    if not num_audited:
+        return "no picture has exhaustive labels"
+    return f"only {num_audited} pictures have exhaustive labels; it takes {FEWEST_AUDITED}"
 
 
 def _chosen(trial: Trial, guard: ScoreGuard, rate: float) -> ScoreGuard:

@@ -8,30 +8,42 @@ of different phrases can be compared, and a picture's nearest phrases are no lon
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from manifests.sample import NegativeKind
+from manifests.sample import MinedKind, NegativeKind
 from miners.context import Context
-from miners.exact_search import exact_scores
+from miners.exact_search import exact_scores, float32_error
 from miners.guards import CALLED_PRESENT
 from miners.index import Index
 from miners.outside import Said
-from miners.phrase_queries import PhraseQueries, pair_scores
+from miners.phrase_queries import PhraseQueries, Scores, pair_scores
 from miners.pool import NO_COLUMN, Pool
 
 MAX_DEPTH = 1 << 14  # pictures that are looked at for one phrase
 CONTEXT_WEIGHT = 1.5  # of the logarithm of the neighbours' vote, beside a standard score
 _BLOCK_CELLS = 1 << 22
-_SLACK = 16  # candidates beyond the wanted, since float32 decides who is looked at and float64 who comes first
+
+NearKind = Literal[NegativeKind.NEAR_IMAGE, NegativeKind.NEAR_TEXT]  # found by rows, where false alarms are answered
+_Side = NDArray[np.int64]
+
+
+def sides(kind: MinedKind, row_c: _Side, column_c: _Side) -> tuple[_Side, _Side]:
+    """Of each candidate the side that asks and the other: a phrase asks for pictures, or a picture for phrases."""
+    match kind:
+        case NegativeKind.NEAR_IMAGE:
+            return column_c, row_c
+        case NegativeKind.NEAR_TEXT | NegativeKind.FALSE_ALARM:
+            return row_c, column_c
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Candidates:
     """Pairs, sorted by query and hardest first within it; rows and columns are the pool's."""
 
-    kind: NegativeKind
+    kind: MinedKind
     row_c: NDArray[np.int64]
     column_c: NDArray[np.int64]
     score_c: NDArray[np.float64]  # cosine; presence for a false alarm
@@ -42,8 +54,8 @@ class Candidates:
 
     @property
     def query_c(self) -> NDArray[np.int64]:
-        """The side that asks: a phrase's column for near_image, a picture's row otherwise."""
-        return self.column_c if self.kind is NegativeKind.NEAR_IMAGE else self.row_c
+        """The side that asks, see `sides`."""
+        return sides(self.kind, self.row_c, self.column_c)[0]
 
     def __len__(self) -> int:
         return len(self.row_c)
@@ -91,7 +103,7 @@ def _reach(depth_v: NDArray[np.int64], start: int) -> int:
 
 
 def _hardest_first(
-    kind: NegativeKind,
+    kind: NearKind,
     searcher: Searcher,
     row_c: NDArray[np.int64],
     column_c: NDArray[np.int64],
@@ -107,8 +119,8 @@ def _hardest_first(
     score_c, evidence_c = scores
     standard_c = queries.ranking.standard(score_c, column_c)
     hardness_c = standard_c + CONTEXT_WEIGHT * searcher.context.bonus(row_c, column_c)
-    sides = (row_c, column_c) if kind is NegativeKind.NEAR_IMAGE else (column_c, row_c)
-    order = _order(sides[1], hardness_c, sides[0])
+    query_c, other_c = sides(kind, row_c, column_c)
+    order = _order(query_c, hardness_c, other_c)
     row_c, column_c = row_c[order], column_c[order]
     return Candidates(
         kind=kind,
@@ -135,18 +147,19 @@ def _order(
 
 
 def near_text(searcher: Searcher, depth: int) -> Iterator[Candidates]:
-    """For each picture the `depth` phrases that look most like it; some pictures at a time."""
+    """For each picture the `depth` phrases that look most like it, ties by column; some pictures at a time."""
     pool, ranking = searcher.pool, searcher.queries.ranking
-    likely = min(depth + _SLACK, pool.num_phrases)
+    depth = min(depth, pool.num_phrases)
     rows_vd, mean_v = ranking.rows_vd.astype(np.float32), ranking.mean_v.astype(np.float32)
+    error_v = _hardness_error(ranking)
     lowest_n, lowest_cosine_n = _lowest_present(searcher)
     step = max(1, _BLOCK_CELLS // max(1, pool.num_phrases))
     for start in range(0, pool.num_pictures, step):
         stop = min(start + step, pool.num_pictures)
         hardness_bv = (pool.images_nd[start:stop].astype(np.float32) @ rows_vd.T - mean_v) / ranking.deviation_v
         hardness_bv += CONTEXT_WEIGHT * searcher.context.bonuses(start, stop)
-        column_c = np.argpartition(-hardness_bv, likely - 1, axis=1)[:, :likely].reshape(-1)
-        row_c = np.repeat(np.arange(start, stop), likely)
+        row_c, column_c = _likely(hardness_bv, error_v, depth)
+        row_c += start
         score_c = pair_scores(pool.images_nd, row_c, ranking.rows_vd, column_c)
         evidence_c = pair_scores(pool.images_nd, row_c, searcher.queries.evidence.rows_vd, column_c)
         own_c, empty_c = searcher.queries.positive_v[column_c], np.isnan(lowest_n[row_c])
@@ -155,7 +168,28 @@ def near_text(searcher: Searcher, depth: int) -> Iterator[Candidates]:
             np.where(empty_c, ranking.cosine(own_c, column_c), lowest_cosine_n[row_c]),
         )
         found = _hardest_first(NegativeKind.NEAR_TEXT, searcher, row_c, column_c, (score_c, evidence_c), positives)
-        yield taken(found, np.tile(np.arange(likely) < depth, stop - start))
+        place_c = np.arange(len(found)) - np.searchsorted(found.row_c, found.row_c, side="left")
+        yield taken(found, place_c < depth)
+
+
+def _hardness_error(ranking: Scores) -> NDArray[np.float64]:
+    """A bound on the error of a hardness that was taken from float32 scores, for each phrase [V]."""
+    rounding = 4 * float(np.finfo(np.float32).eps)  # of a score less its mean, and of what follows in float64
+    error_v: NDArray[np.float64] = (float32_error(ranking.rows_vd.shape[1]) + rounding) / ranking.deviation_v
+    return error_v
+
+
+def _likely(
+    hardness_bv: NDArray[np.float64], error_v: NDArray[np.float64], depth: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of all cells that may be among the `depth` hardest of their row, by row.
+
+    At least `depth` cells of a row lie above the `depth`-th of the lower bounds; what cannot reach it is out. So every
+    cell that ties with the last is in, however many there are.
+    """
+    edge_b1 = -np.partition(error_v - hardness_bv, depth - 1, axis=1)[:, depth - 1, None]
+    row_c, column_c = np.nonzero(hardness_bv + error_v >= edge_b1)
+    return row_c, column_c
 
 
 def _lowest_present(searcher: Searcher) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -3,7 +3,7 @@
 # N pictures of the pool, V phrases, C crops or rows
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,11 +13,10 @@ from rich.progress import Progress
 
 from manifests.errors import BuildError, NothingMinedError, Reason, TableError
 from manifests.recipe import DEFAULT_RATE, SPLITS, Mine
-from manifests.sample import NegativeKind
-from miners.auditing import audit_pool
-from miners.candidates import Candidates, Searcher, false_alarms
+from manifests.sample import MinedKind, NegativeKind
+from miners.auditing import Audited, audit_pool
+from miners.candidates import Candidates, NearKind, Searcher, false_alarms
 from miners.context import can_vote
-from miners.false_negatives import Audit
 from miners.ground import Ground
 from miners.judging import GUARDS, LOOSEN, ScoreGuard, Space
 from miners.mined_table import MinedTable
@@ -26,7 +25,7 @@ from miners.outside import Said
 from miners.overlap import covered_share
 from miners.pool import Pool, gather_pool
 from miners.proposing import open_searcher, propose, require_enough, wanted_of
-from miners.record import KindRecord, MiningRecord
+from miners.record import NO_INDEX, KindRecord, MiningRecord
 from miners.vocabulary import load_vocabulary
 from shards.inventory import Inventory
 from shards.labels import phrase_id
@@ -48,7 +47,7 @@ def mine(
 ) -> MinedTable:
     """The hard negatives of one split, of those of `kinds` that there is something to mine from.
 
-    Indexes are kept in `folder`.
+    Indexes are kept in `folder`; false alarms alone need none.
 
     Raises:
         BuildError: the split or the vocabulary is empty or smaller than `num_negatives`, every candidate was rejected,
@@ -59,25 +58,31 @@ def mine(
     require_enough(pool, settings)
     if ground.alarms is not None:
         _require_split(ground, ground.alarms, split)
-    embedded = [kind for kind in HARDEST_FIRST if kind in kinds and kind is not NegativeKind.FALSE_ALARM]
-    alarms = [NegativeKind.FALSE_ALARM] if NegativeKind.FALSE_ALARM in kinds and ground.alarms is not None else []
-    minable = [*embedded, *alarms]
-    bar = progress.add_task("mine", total=len(minable) + 1)
+    near = [kind for kind in HARDEST_FIRST if kind in kinds and kind is not NegativeKind.FALSE_ALARM]
+    alarms = ground.alarms if NegativeKind.FALSE_ALARM in kinds else None
+    bar = progress.add_task("mine", total=len(near) + (alarms is not None) + 1)
     guard, rate = score_guard(settings)
-    audit, guards = audit_pool(
-        pool, embedded, ground.knowledge, guard, settings, rate=rate, seed=seed, split=split, folder=folder
+    audited = audit_pool(
+        pool, near, ground.knowledge, guard, settings, rate=rate, seed=seed, split=split, folder=folder
     )
     progress.advance(bar)
-    searcher = open_searcher(pool, settings, folder, votes=can_vote(pool))
-    found = []
-    for kind in minable:
-        found.append(_mine_one(kind, ground, searcher, guards.get(kind, _UNGUARDED), settings, seed))
+    found: list[KindMined] = []
+    index = NO_INDEX
+    if near:
+        searcher = open_searcher(pool, settings, folder, votes=can_vote(pool))
+        index = str(searcher.index.record.kind)
+        for kind in near:
+            found.append(_mine_near(kind, ground, searcher, audited.guards[kind], settings, seed))
+            progress.advance(bar)
+    if alarms is not None:
+        found.append(_mine_alarms(pool, ground, alarms, settings, seed))
         progress.advance(bar)
     _require_rows(found)
-    return MinedTable(pool=pool, kinds=found, record=_record(ground, searcher, found, guards, audit, settings, split))
+    record = _record(ground, pool, index, found, audited, settings, split)
+    return MinedTable(pool=pool, kinds=found, record=record)
 
 
-_UNGUARDED = ScoreGuard()
+_UNGUARDED = ScoreGuard()  # a false alarm's score is a presence: no bound on likeness can be compared with it
 
 
 def score_guard(settings: Mine) -> tuple[ScoreGuard, float | None]:
@@ -113,25 +118,25 @@ def _pool_of(ground: Ground, split: str) -> Pool:
     return gather_pool(inventory, pictures, ground.phrase_v, ground.embedded, ground.texts_vd)
 
 
-def _mine_one(
-    kind: NegativeKind,
+def _mine_near(
+    kind: NearKind,
     ground: Ground,
     searcher: Searcher,
     guard: ScoreGuard,
     settings: Mine,
     seed: int,
 ) -> KindMined:
-    pool = searcher.pool
-    wanted = wanted_of(kind, pool, settings, seed)
-    proposed: Iterator[Candidates]
-    covered: Callable[[Candidates], NDArray[np.float64]] | None = None
-    if kind is NegativeKind.FALSE_ALARM and ground.alarms is not None:
-        proposed = iter([false_alarms(pool, ground.alarms)])
-        covered = partial(_covered, pool, ground.alarms)
-    else:
-        proposed = propose(kind, searcher, wanted)
-    surveyed = survey(pool, proposed, ground.knowledge, guard, covered)
+    wanted = wanted_of(kind, searcher.pool, settings, seed)
+    surveyed = survey(searcher.pool, propose(kind, searcher, wanted), ground.knowledge, guard)
     return mine_kind(kind, surveyed, guard, wanted)
+
+
+def _mine_alarms(pool: Pool, ground: Ground, alarms: Said, settings: Mine, seed: int) -> KindMined:
+    kind: MinedKind = NegativeKind.FALSE_ALARM
+    wanted = wanted_of(kind, pool, settings, seed)
+    covered = partial(_covered, pool, alarms)
+    surveyed = survey(pool, [false_alarms(pool, alarms)], ground.knowledge, _UNGUARDED, covered)
+    return mine_kind(kind, surveyed, _UNGUARDED, wanted)
 
 
 def _covered(pool: Pool, said: Said, candidates: Candidates) -> NDArray[np.float64]:
@@ -174,10 +179,10 @@ def _require_rows(found: Sequence[KindMined]) -> None:
 
 def _record(
     ground: Ground,
-    searcher: Searcher,
+    pool: Pool,
+    index: str,
     found: Sequence[KindMined],
-    guards: Mapping[NegativeKind, ScoreGuard],
-    audit: Audit | None,
+    audited: Audited,
     settings: Mine,
     split: str,
 ) -> MiningRecord:
@@ -187,12 +192,13 @@ def _record(
         encoder_why=ground.encoder_why,
         encoder_digest=ground.encoder_digest,
         embeddings_digest=ground.embedded.digest,
-        pictures=searcher.pool.num_pictures,
-        phrases=searcher.pool.num_phrases,
-        index=str(searcher.index.record.kind),
+        pictures=pool.num_pictures,
+        phrases=pool.num_phrases,
+        index=index,
         settings=settings,
-        kinds=[_kind_record(kind, guards.get(kind.kind, _UNGUARDED)) for kind in found],
-        audit=audit,
+        kinds=[_kind_record(kind, audited.guards.get(kind.kind, _UNGUARDED)) for kind in found],
+        audit=audited.audit,
+        no_audit=audited.no_audit,
     )
 
 

@@ -11,6 +11,7 @@ Source: Norouzi et al., 2013, "Zero-Shot Learning by Convex Combination of Seman
 
 import hashlib
 import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,10 @@ from miners.minilm import WEIGHTS_SHA256 as TEXT_SHA256
 from miners.templates import filled
 from miners.views import Geometry
 
+log = logging.getLogger(__name__)
 NAME = "conse"
+_WEIGHTS = (LITE0_SHA256, TEXT_SHA256)
+_SHOWN = 5  # unread phrases in the warning
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +60,8 @@ class Conse:
     settings: Settings
     geometry: Geometry
     digest: str
+    weights_digest: str
+    preprocessing_digest: str
     device: torch.device
     name: str = NAME
 
@@ -80,8 +86,23 @@ class Conse:
         return logits.reshape(num, views, -1)
 
     def encode_texts(self, phrases: Sequence[str]) -> NDArray[np.float32]:
-        """One unit row per phrase [V, D]."""
+        """One unit row per phrase [V, D]; the log names those of which nothing is read."""
+        self._warn_of_unread(phrases)
         return _unit(_text_rows(self.text, phrases, self.templates) - self.mean_d)
+
+    def _warn_of_unread(self, phrases: Sequence[str]) -> None:
+        """Say which phrases share a row because they are in a script that the sentence encoder does not know."""
+        if not (unread := self.text.unread(phrases)):
+            return
+        shown = ", ".join(map(repr, unread[:_SHOWN])) + (", …" if len(unread) > _SHOWN else "")
+        log.warning(
+            "encoder %s: %d of %d phrases hold no word that it reads, so that nothing tells them apart: %s; expected "
+            "English. Translate them, or name an encoder that reads them",
+            self.name,
+            len(unread),
+            len(phrases),
+            shown,
+        )
 
 
 def load_conse(templates: Sequence[str], settings: Settings = SETTINGS, geometry: Geometry = GEOMETRY) -> Conse:
@@ -104,12 +125,13 @@ def load_conse(templates: Sequence[str], settings: Settings = SETTINGS, geometry
         templates=tuple(templates),
         settings=settings,
         geometry=geometry,
-        digest=_digest(names, templates, settings, geometry),
+        digest=_digest(*_WEIGHTS, names, templates, settings, geometry),
+        weights_digest=_digest(*_WEIGHTS),
+        preprocessing_digest=_digest(names, templates, settings, geometry),
     )
 
 
-def _digest(names: Sequence[str], templates: Sequence[str], settings: Settings, geometry: Geometry) -> str:
-    said = [LITE0_SHA256, TEXT_SHA256, names, templates, settings, geometry]
+def _digest(*said: object) -> str:
     return hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:16]
 
 

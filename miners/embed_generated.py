@@ -15,6 +15,7 @@ from rich.progress import Progress
 from manifests import files
 from manifests.stage import Inline, run_stage
 from manifests.tables import SAMPLES, iterate_table
+from miners.embed_parts import input_digest_of
 from miners.embedding_files import embedding_writer
 from miners.encoders import Encoder
 from miners.streaming import Wanted, encode_pictures
@@ -79,7 +80,9 @@ def embed_generated(part: GeneratedPart, encoder: Encoder, *, folder: str, progr
 
 
 def _run(part: GeneratedPart, *, encoder: Encoder, folder: str, batch: int) -> GeneratedRecord:
-    with embedding_writer(files.join(folder, f"{part.name}.parquet"), encoder) as writer:
+    asked = [(original.key, original.sha256) for original in part.originals]
+    uri = files.join(folder, f"{part.name}.parquet")
+    with embedding_writer(uri, encoder, input_digest=input_digest_of(asked)) as writer:
         for rows in encode_pictures((Wanted(original=one) for one in part.originals), encoder, batch=batch):
             writer.add(rows.wanted.original.key, "", [], rows.whole_d)
     return GeneratedRecord(images=len(part.originals))

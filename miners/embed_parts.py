@@ -36,6 +36,7 @@ class EmbedPart:
     """One part's pictures, and the labels of which a mask is cropped, in the order of the pictures."""
 
     name: str
+    input_digest: str  # of what is asked, whatever the encoder
     first: int  # row of the inventory
     num: int
     label_c: NDArray[np.int64]
@@ -50,6 +51,11 @@ class EmbedPart:
 def digest_of(encoder: Encoder, asked: object) -> str:
     """16 hex digits over the encoder and what is asked of it."""
     return hashlib.sha256(msgspec.json.encode([encoder.digest, asked])).hexdigest()[:16]
+
+
+def input_digest_of(asked: object) -> str:
+    """16 hex digits over what is asked of any encoder."""
+    return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()[:16]
 
 
 def embed_parts(inventory: Inventory, encoder: Encoder, *, crops: bool = True) -> list[EmbedPart]:
@@ -88,7 +94,9 @@ def _part(
         (image_c - first).tolist(),
     ]
     name = f"{scanned.source}-{digest_of(encoder, asked)}"
-    return EmbedPart(name=name, first=first, num=num, label_c=label_c, image_c=image_c)
+    return EmbedPart(
+        name=name, input_digest=input_digest_of(asked), first=first, num=num, label_c=label_c, image_c=image_c
+    )
 
 
 def wanted_of(part: EmbedPart, inventory: Inventory, roots: Mapping[str, str]) -> Iterator[Wanted]:

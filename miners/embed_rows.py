@@ -16,7 +16,7 @@ from rich.progress import Progress
 from manifests import files
 from manifests.errors import TableError
 from manifests.stage import Inline, run_stage
-from miners.embed_parts import EmbedPart, digest_of, embed_parts, wanted_of
+from miners.embed_parts import EmbedPart, digest_of, embed_parts, input_digest_of, wanted_of
 from miners.embedding_files import Embeddings, embedding_writer, read_embeddings
 from miners.encoders import Encoder
 from miners.exact_search import available_threads, in_threads
@@ -66,7 +66,7 @@ def _embed_block(encoder: Encoder, phrases: Sequence[str], uri: str) -> NDArray[
     if not files.exists(uri):
         names = [f"the phrase {phrase!r}" for phrase in phrases]
         rows_vd = require_directions(encoder.encode_texts(phrases), names, encoder)
-        with embedding_writer(uri, encoder) as writer:
+        with embedding_writer(uri, encoder, input_digest=input_digest_of(phrases)) as writer:
             for phrase, row_d in zip(phrases, rows_vd, strict=True):
                 writer.add("", phrase, [], row_d)
     return _read(uri, encoder, _repeated("", len(phrases)), pa.array(phrases, pa.string())).rows_rd
@@ -120,8 +120,8 @@ def _embed_part(
     part: EmbedPart, *, inventory: Inventory, roots: Mapping[str, str], encoder: Encoder, folder: str, batch: int
 ) -> PartRecord:
     with (
-        embedding_writer(_table(folder, IMAGES, part), encoder) as images,
-        embedding_writer(_table(folder, CROPS, part), encoder) as crops,
+        embedding_writer(_table(folder, IMAGES, part), encoder, input_digest=part.input_digest) as images,
+        embedding_writer(_table(folder, CROPS, part), encoder, input_digest=part.input_digest) as crops,
     ):
         num_crops = 0
         for rows in encode_pictures(wanted_of(part, inventory, roots), encoder, batch=batch):

@@ -1,6 +1,7 @@
 """Embedding files: rows of one encoder with the keys, phrases and boxes that they belong to, written and checked.
 
-The metadata names the encoder, so that rows of two spaces are never compared by mistake.
+The metadata names the encoder, so that rows of two spaces are never compared by mistake, and what the rows were made
+of: weights, preprocessing and input.
 """
 
 # R stored rows, D width
@@ -35,9 +36,16 @@ class Embeddings:
 
 
 @contextmanager
-def embedding_writer(uri: str, encoder: Encoder) -> Iterator[TableWriter]:
-    """A writer of the EMBEDDINGS table at `uri`, stamped with `encoder`."""
-    metadata = {"encoder": encoder.name, "encoder_digest": encoder.digest, "width": str(encoder.dim)}
+def embedding_writer(uri: str, encoder: Encoder, *, input_digest: str) -> Iterator[TableWriter]:
+    """A writer of the EMBEDDINGS table at `uri`, stamped with `encoder` and with the digest of what it is asked."""
+    metadata = {
+        "encoder": encoder.name,
+        "encoder_digest": encoder.digest,
+        "weights_digest": encoder.weights_digest,
+        "preprocessing_digest": encoder.preprocessing_digest,
+        "input_digest": input_digest,
+        "width": str(encoder.dim),
+    }
     with table_writer(uri, EMBEDDINGS, metadata) as writer:
         yield writer
 

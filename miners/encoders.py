@@ -41,6 +41,14 @@ class Encoder(Protocol):
         """16 hex digits over weights, preprocessing and templates: equal where rows may be compared."""
 
     @property
+    def weights_digest(self) -> str:
+        """16 hex digits over the weights alone."""
+
+    @property
+    def preprocessing_digest(self) -> str:
+        """16 hex digits over all else that decides a row: pixels, templates and settings."""
+
+    @property
     def dim(self) -> int:
         """Width of its rows."""
 

@@ -183,7 +183,7 @@ def settle(
     found = ranked(pool, exact_qp, rows_qp, num)
     if complete or not num or rows_qp.shape[1] >= len(pool):
         return found
-    error = _float32_error(pool.width)
+    error = float32_error(pool.width)
     again = np.flatnonzero(scores_qp.min(axis=1) + error >= found.scores_qk[:, -1])
     for start in range(0, len(again), _SCAN_QUERIES):
         some = again[start : start + _SCAN_QUERIES]
@@ -193,7 +193,7 @@ def settle(
     return found
 
 
-def _float32_error(width: int) -> float:
+def float32_error(width: int) -> float:
     """A bound on the error of a float32 dot product of unit rows, in any order of summation."""
     return 1.05 * width * 2.0**-24
 
@@ -201,7 +201,7 @@ def _float32_error(width: int) -> float:
 def _scan(pool: Pool, queries_sd: Rows, kept: Neighbours, block_rows: int, num_threads: int) -> Neighbours:
     """What all rows that may reach each query's lowest kept score come to; `kept` are rows of the pool."""
     scores_sk, rows_sk = kept.scores_qk.copy(), kept.rows_qk.copy()
-    lowest_s = scores_sk[:, -1] - _float32_error(pool.width)
+    lowest_s = scores_sk[:, -1] - float32_error(pool.width)
     asked_sd = queries_sd.astype(np.float32)
     for start, block_bd in _float32_blocks(pool.rows_nd, block_rows, num_threads):
         likely_sb = asked_sd @ block_bd.T >= lowest_s[:, None]

@@ -60,7 +60,12 @@ def mine_build(request: Request, settings: Mine, *, executor: Executor, progress
         progress=progress,
     )
     mined = mine(ground, settings, split=request.split, seed=request.seed, folder=work, progress=progress)
-    write_mined(mined, request.out, build=_way_to(request.build, request.out))
+    write_mined(
+        mined,
+        request.out,
+        inputs_sha256=opened.manifest.inputs_sha256,
+        build=_way_to(request.build, request.out),
+    )
     return mined.record
 
 

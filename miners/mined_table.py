@@ -26,12 +26,18 @@ class MinedTable:
     record: MiningRecord
 
 
-def write_mined(mined: MinedTable, out: str, *, build: str = "") -> None:
+def write_mined(mined: MinedTable, out: str, *, inputs_sha256: str, build: str = "") -> None:
     """Write the rows to `out` and what the guards took to `<out stem>.rejects.parquet`.
 
-    `build` is the way from the table to the finished build that was mined, so that pages find its pictures.
+    Args:
+        mined: What a run found.
+        out: Where the table goes.
+        inputs_sha256: Of the catalog and labels that were mined, as the manifest of their build gives it.
+        build: The way from the table to the finished build that was mined, so that pages find its pictures; "" where
+            there is none yet.
     """
-    metadata = {"mining": encode_record(mined.record), "encoder": mined.record.encoder}
+    record = mined.record
+    metadata = {"mining": encode_record(record), "encoder": record.encoder, "inputs_sha256": inputs_sha256}
     if build:
         metadata["build"] = build
     with table_writer(rejects_uri(out), REJECTS, metadata) as writer:

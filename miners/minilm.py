@@ -23,6 +23,7 @@ OTHERWISE = "name another encoder"  # where weights cannot be had
 _LAYERS, _HEADS, _EPSILON = 6, 12, 1e-12
 _MAX_TOKENS = 256
 _BATCH = 64
+_UNKNOWN = "[UNK]"  # stands for a word of which not even the letters are in the vocabulary
 
 
 class MiniLm:
@@ -49,6 +50,16 @@ class MiniLm:
                 chosen = by_length[start : start + _BATCH]
                 rows_vd[chosen] = self._encode_batch([tokens[i] for i in chosen.tolist()]).numpy()
         return rows_vd
+
+    def unread(self, phrases: Sequence[str]) -> list[str]:
+        """The phrases of which it has no word: their rows say at most how many words they have."""
+        unknown = self._tokenizer.token_to_id(_UNKNOWN)
+        found = []
+        for phrase, encoding in zip(phrases, self._tokenizer.encode_batch(list(phrases)), strict=True):
+            framing = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
+            if {word for word, is_frame in framing if not is_frame} == {unknown}:
+                found.append(phrase)
+        return found
 
     def _encode_batch(self, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
         longest = max(len(ids) for ids in tokens)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests.errors import Reason
-from manifests.sample import NegativeKind
-from miners.candidates import Candidates
+from manifests.sample import MinedKind
+from miners.candidates import Candidates, sides
 from miners.false_negatives import Trial
 from miners.guards import blocked, known_absent
 from miners.judging import GUARDS, PASSED, Judged, Knowledge, ScoreGuard, gaps, judge, outside_range
@@ -51,7 +51,7 @@ class Surveyed:
 class KindMined:
     """What was mined of one kind."""
 
-    kind: NegativeKind
+    kind: MinedKind
     rows: Surveyed
     rejects: Surveyed  # of each guard the hardest, with the verdict of that guard
     num_candidates: int
@@ -93,7 +93,7 @@ def _surveyed(candidates: Candidates, judged: Judged, guard: ScoreGuard) -> Surv
 
 
 def mine_kind(
-    kind: NegativeKind,
+    kind: MinedKind,
     surveyed: Iterable[Surveyed],
     guard: ScoreGuard,
     wanted: Wanted,
@@ -112,7 +112,7 @@ def mine_kind(
         passed.append(block.taken(verdict_c == PASSED))
         rejects = [_hardest_rejects([*rejects, replace(block, verdict_c=verdict_c).taken(verdict_c != PASSED)])]
     free = _joined(passed)
-    query_c, other_c = _sides(kind, free)
+    query_c, other_c = sides(kind, free.row_c, free.column_c)
     taken_c = select(query_c, other_c, free.rank_c, np.ones(len(free), np.bool_), wanted)
     num_q = np.bincount(query_c[taken_c], minlength=len(wanted.num_q))
     return KindMined(
@@ -127,7 +127,7 @@ def mine_kind(
 
 
 def try_kind(
-    kind: NegativeKind,
+    kind: MinedKind,
     pool: Pool,
     surveyed: Iterable[Surveyed],
     truth: Inventory,
@@ -142,7 +142,7 @@ def try_kind(
     shown_c = blocked(truth, image_c, phrase_c)
     told_c = shown_c | known_absent(truth, image_c, phrase_c)
     found, false_c = found.taken(told_c), (shown_c & (found.rank_c >= 0))[told_c]
-    query_c, other_c = _sides(kind, found)
+    query_c, other_c = sides(kind, found.row_c, found.column_c)
 
     def take(kept_c: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return select(query_c, other_c, found.rank_c, kept_c, wanted)
@@ -159,11 +159,6 @@ def try_kind(
         passed_c=found.verdict_c == PASSED,
         take=take,
     )
-
-
-def _sides(kind: NegativeKind, found: Surveyed) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Query and other of each candidate, see `Candidates`."""
-    return (found.column_c, found.row_c) if kind is NegativeKind.NEAR_IMAGE else (found.row_c, found.column_c)
 
 
 def _hardest_rejects(blocks: list[Surveyed]) -> Surveyed:

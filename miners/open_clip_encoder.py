@@ -77,6 +77,8 @@ class OpenClip:
 
     name: str
     digest: str
+    weights_digest: str
+    preprocessing_digest: str
     dim: int
     geometry: Geometry
     model: _Model
@@ -131,10 +133,12 @@ def load_open_clip(named: Named, weights: Weights, templates: Sequence[str]) -> 
     model = model.eval().to(device)
     seen = msgspec.convert(model.visual.preprocess_cfg, _Preprocessing)
     geometry = _geometry(seen)
-    content = [files.sha256_file(str(weights.file)), _description(named, weights), seen, geometry, list(templates)]
+    sha256, rest = files.sha256_file(str(weights.file)), [_description(named, weights), seen, geometry, list(templates)]
     return OpenClip(
         name=named.name,
-        digest=hashlib.sha256(msgspec.json.encode(content)).hexdigest()[:16],
+        digest=_digest(sha256, *rest),
+        weights_digest=sha256[:16],
+        preprocessing_digest=_digest(*rest),
         dim=_width(model, tokenizer, device),
         geometry=geometry,
         model=model,
@@ -143,6 +147,10 @@ def load_open_clip(named: Named, weights: Weights, templates: Sequence[str]) -> 
         mean=torch.tensor(seen.mean, device=device).view(3, 1, 1),
         std=torch.tensor(seen.std, device=device).view(3, 1, 1),
     )
+
+
+def _digest(*said: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:16]
 
 
 @contextlib.contextmanager

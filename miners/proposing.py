@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from manifests import files
 from manifests.errors import BuildError
 from manifests.recipe import Mine
-from manifests.sample import NegativeKind
-from miners.candidates import Candidates, Searcher, near_image, near_text
+from manifests.sample import MinedKind, NegativeKind
+from miners.candidates import Candidates, NearKind, Searcher, near_image, near_text
 from miners.context import gather_context, nobody_votes
 from miners.index import open_index
 from miners.phrase_queries import phrase_queries
@@ -36,19 +36,21 @@ def open_searcher(pool: Pool, settings: Mine, folder: str, *, votes: bool) -> Se
     return Searcher(pool=pool, queries=phrase_queries(pool, statistics), index=index, context=context)
 
 
-def wanted_of(kind: NegativeKind, pool: Pool, settings: Mine, seed: int) -> Wanted:
+def wanted_of(kind: MinedKind, pool: Pool, settings: Mine, seed: int) -> Wanted:
     """How many rows each query of a kind may take, and how often a picture or phrase may stand in the result."""
-    if kind is NegativeKind.NEAR_IMAGE:
-        _, column = pool.present()
-        present_v = np.bincount(column, minlength=pool.num_phrases)
-        open_v = np.maximum(PICTURES_A_PRESENCE * present_v, FEWEST_PICTURES)
-        num_q = _as_asked(settings, open_v)
-        cap, cap_share = settings.max_per_image, None
-    else:
-        open_n = np.full(pool.num_pictures, PHRASES_A_PICTURE)
-        num_q = _as_asked(settings, open_n)
-        # never below twice an even share, or few phrases could not fill the table
-        cap, cap_share = pool.num_pictures, max(settings.max_per_phrase_share, 2 / max(1, pool.num_phrases))
+    cap_share: float | None
+    match kind:
+        case NegativeKind.NEAR_IMAGE:
+            _, column = pool.present()
+            present_v = np.bincount(column, minlength=pool.num_phrases)
+            open_v = np.maximum(PICTURES_A_PRESENCE * present_v, FEWEST_PICTURES)
+            num_q = _as_asked(settings, open_v)
+            cap, cap_share = settings.max_per_image, None
+        case NegativeKind.NEAR_TEXT | NegativeKind.FALSE_ALARM:
+            open_n = np.full(pool.num_pictures, PHRASES_A_PICTURE)
+            num_q = _as_asked(settings, open_n)
+            # never below twice an even share, or few phrases could not fill the table
+            cap, cap_share = pool.num_pictures, max(settings.max_per_phrase_share, 2 / max(1, pool.num_phrases))
     return Wanted(
         num_q=num_q,
         cap=cap,
@@ -80,14 +82,16 @@ def require_enough(pool: Pool, settings: Mine) -> None:
             )
 
 
-def propose(kind: NegativeKind, searcher: Searcher, wanted: Wanted) -> Iterator[Candidates]:
-    """The candidates of near_image or near_text, deep enough to leave the wanted number after the guards."""
+def propose(kind: NearKind, searcher: Searcher, wanted: Wanted) -> Iterator[Candidates]:
+    """The candidates of a kind, deep enough to leave the wanted number after the guards."""
     row, column = searcher.pool.blocked()
     deepest_q = wanted.range_min + _TRIES * wanted.num_q + _SLACK
     if wanted.range_max is not None:
         deepest_q = np.minimum(deepest_q, wanted.range_max)
-    if kind is NegativeKind.NEAR_IMAGE:
-        blocked_v = np.bincount(column, minlength=searcher.pool.num_phrases)
-        return near_image(searcher, blocked_v + deepest_q)
-    most_blocked = np.bincount(row, minlength=1).max(initial=0)
-    return near_text(searcher, int(most_blocked + deepest_q.max(initial=0)))
+    match kind:
+        case NegativeKind.NEAR_IMAGE:
+            blocked_v = np.bincount(column, minlength=searcher.pool.num_phrases)
+            return near_image(searcher, blocked_v + deepest_q)
+        case NegativeKind.NEAR_TEXT:
+            most_blocked = np.bincount(row, minlength=1).max(initial=0)
+            return near_text(searcher, int(most_blocked + deepest_q.max(initial=0)))

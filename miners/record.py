@@ -5,6 +5,8 @@ import msgspec
 from manifests.recipe import Mine
 from miners.false_negatives import Audit
 
+NO_INDEX = "none"  # false alarms alone were mined
+
 
 class KindRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The candidates of one kind: every one is rejected by a guard, spare, or a row."""
@@ -31,10 +33,11 @@ class MiningRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     embeddings_digest: str
     pictures: int
     phrases: int
-    index: str  # flat, or which approximate one
+    index: str  # flat, or which approximate one; NO_INDEX
     settings: Mine
     kinds: list[KindRecord]
     audit: Audit | None
+    no_audit: str = ""  # why there is none
 
 
 def encode_record(record: MiningRecord) -> str:
@@ -44,9 +47,10 @@ def encode_record(record: MiningRecord) -> str:
 
 def summarise_mining(record: MiningRecord, out: str) -> str:
     """What a person reads at the end of a run."""
+    index = "no" if record.index == NO_INDEX else record.index
     lines = [
         f"encoder   {record.encoder}: {record.encoder_why}",
-        f"pool      {record.pictures:,} pictures of {record.split}, {record.phrases:,} phrases, {record.index} index",
+        f"pool      {record.pictures:,} pictures of {record.split}, {record.phrases:,} phrases, {index} index",
     ]
     for kind in record.kinds:
         rejected = ", ".join(f"{guard} {num:,}" for guard, num in kind.rejected.items()) or "none"
@@ -57,12 +61,12 @@ def summarise_mining(record: MiningRecord, out: str) -> str:
         )
         if kind.short and record.settings.num_negatives is not None:
             lines.append(f"{'':<9} {kind.short:,} queries found fewer than {record.settings.num_negatives}")
-    return "\n".join([*lines, *_audit_lines(record.audit), f"table     {out}"]) + "\n"
+    return "\n".join([*lines, *_audit_lines(record.audit, record.no_audit), f"table     {out}"]) + "\n"
 
 
-def _audit_lines(audit: Audit | None) -> list[str]:
+def _audit_lines(audit: Audit | None, no_audit: str) -> list[str]:
     if audit is None:
-        return ["audit     none: too few pictures have exhaustive labels"]
+        return [f"audit     none: {no_audit}"]
     lines = [f"audit     {audit.num_hidden:,} known presences hidden, a share of {audit.hidden_share:g}"]
     for kind in audit.kinds:
         point = kind.at_margin

@@ -90,7 +90,11 @@ def hardness(kind: NegativeKind, statistics: Statistics, present_bc: NDArray[np.
             return np.broadcast_to(statistics.count_c.astype(np.float64), present_bc.shape)
         case NegativeKind.RANDOM:
             return np.ones(present_bc.shape)
-        case NegativeKind.BLANK | NegativeKind.NOISE | NegativeKind.NEAR_TEXT | NegativeKind.NEAR_IMAGE:
-            raise ValueError(f"{kind} does not come from labels")
-        case NegativeKind.FALSE_ALARM:
+        case (
+            NegativeKind.BLANK
+            | NegativeKind.NOISE
+            | NegativeKind.NEAR_TEXT
+            | NegativeKind.NEAR_IMAGE
+            | NegativeKind.FALSE_ALARM
+        ):
             raise ValueError(f"{kind} does not come from labels")

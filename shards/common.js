@@ -385,6 +385,7 @@ const common = (() => {
     if (mining.unreadable) warn([mining.unreadable]);
     const audit = mining.audit;
     if (audit?.kinds.length) words.append(makeAuditTable(audit));
+    if (mining.no_audit) words.append(make("p", { class: "quiet" }, `No audit: ${mining.no_audit}`));
     if (audit?.assumption) {
       const hidden = audit.hidden_share == null ? "" : `${percent(audit.hidden_share)} of the known presences were hidden. `;
       words.append(make("p", { class: "quiet" }, `${hidden}Assumed: ${audit.assumption}`));

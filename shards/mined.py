@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from manifests.errors import Reason, TableError
 from manifests.recipe import MINED_KINDS, SPLITS, Recipe
-from manifests.sample import KINDS, Evidence
+from manifests.sample import KINDS, Evidence, MinedKind, NegativeKind
 from manifests.tables import NEGATIVES, read_table
 from shards.inventory import ABSENT, Inventory
 from shards.labels import phrase_id
@@ -25,7 +25,7 @@ from shards.splits import Assignment
 
 # M mined rows, R rows of one table, N pictures of the inventory
 EVIDENCES = tuple(Evidence)
-HARDEST_FIRST = MINED_KINDS[1], MINED_KINDS[0], MINED_KINDS[2]  # near_image, near_text, false_alarm
+HARDEST_FIRST: tuple[MinedKind, ...] = (NegativeKind.NEAR_IMAGE, NegativeKind.NEAR_TEXT, NegativeKind.FALSE_ALARM)
 _ABSENT_EVIDENCES = (Evidence.ANNOTATED, Evidence.VERIFIED, Evidence.MINED)
 _PICTURES_AT_ONCE = 1 << 16
 _COLUMNS = [name for name in NEGATIVES.names if name != "positive_box"]

@@ -55,6 +55,7 @@ class MiningFacts(msgspec.Struct, frozen=True, kw_only=True):
     encoder_why: str = ""
     kinds: list[KindFacts] = []
     audit: AuditFacts | None = None
+    no_audit: str = ""  # why there is none; earlier records do not say
     unreadable: str = ""  # why the record is not shown
 
 

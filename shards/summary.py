@@ -77,13 +77,16 @@ def _audit(manifest: Manifest) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+_UNSAID = "no picture has exhaustive labels"  # what pages said of every record that gives no reason
+
+
 def _mining(facts: MiningFacts) -> str:
     lines = [facts.unreadable] if facts.unreadable else [f"Encoder {facts.encoder}: {facts.encoder_why}"]
     for kind in facts.kinds:
         taken = ", ".join(f"{guard} {num}" for guard, num in kind.rejected.items()) or "none"
         lines.append(f"{kind.kind}: {kind.rows} rows of {kind.candidates} candidates; rejected: {taken}")
     if facts.audit is None:
-        return "\n".join(f"- {line}" for line in [*lines, "No audit: no picture has exhaustive labels"])
+        return "\n".join(f"- {line}" for line in [*lines, f"No audit: {facts.no_audit or _UNSAID}"])
     lines += [_false_share(found.kind, found.at_margin, facts.audit) for found in facts.audit.kinds if found.at_margin]
     return "\n".join(f"- {line}" for line in [*lines, f"Assumed: {facts.audit.assumption}"])
 

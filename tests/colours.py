@@ -22,6 +22,7 @@ class Colours:
 
     name = "colours"
     digest = "c0105500c0105500"
+    weights_digest = preprocessing_digest = "c0105500c0105501"
     dim = _WIDTH
     geometry = Geometry(height=8, width=8, resize="squash")
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from manifests.tables import EMBEDDINGS, NEGATIVES, PREDICTIONS, read_table, table_writer
+from manifests.manifest import read_manifest
+from manifests.tables import EMBEDDINGS, NEGATIVES, PREDICTIONS, read_metadata, read_table, table_writer
 from miners import embed, hard_negatives, phrases
 from miners.encoders import Chosen
 from tests.colours import Colours
@@ -72,6 +73,11 @@ class Runner:
 @pytest.fixture
 def run(build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], colours: None) -> Runner:
     return Runner(build, tmp_path, capsys)
+
+
+def test_a_table_says_of_which_inputs_it_is(build: Path) -> None:
+    metadata = read_metadata(str(build.parent / "n.parquet"), NEGATIVES)
+    assert metadata["inputs_sha256"] == read_manifest(str(build)).inputs_sha256
 
 
 # embeddings

@@ -16,6 +16,7 @@ from benchmarks.recall import present_of, scan
 from manifests.recipe import DEFAULT_RATE, Mine
 from manifests.sample import NegativeKind
 from miners.auditing import run_trials
+from miners.candidates import NearKind
 from miners.composing import mine, score_guard
 from miners.encoders import choose_encoder
 from miners.false_negatives import Trial, choose_margin, margins_of, taken_at
@@ -26,7 +27,7 @@ from shards.labels import load_lexicon
 from shards.splits import Assignment
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
-KINDS = (NegativeKind.NEAR_IMAGE, NegativeKind.NEAR_TEXT)
+KINDS: tuple[NearKind, ...] = (NegativeKind.NEAR_IMAGE, NegativeKind.NEAR_TEXT)
 HIDINGS, HALVES = 25, 4  # 100 splits: what is hidden is drawn anew, and for each the pictures are halved
 pytestmark = [
     pytest.mark.real_data,

@@ -188,6 +188,20 @@ def test_false_alarms_need_a_table_to_come_from() -> None:
         parsed(with_mine('predictions = ["a.parquet"]'))
 
 
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ("max_score = 0.9", "gives max_score, which bounds"),
+        ("min_score = 0.6\nmax_score = 0.9", "gives max_score and min_score, which bounds"),
+    ],
+)
+def test_bounds_on_likeness_need_a_kind_that_they_act_on(bounds: str, said: str) -> None:
+    keys = f'predictions = ["a.parquet"]\n{bounds}'
+    with pytest.raises(RecipeError, match=rf"r.toml: \[mine\] {said} .*; expected near_text or near_image beside them"):
+        parsed(with_mine(keys, kinds="{ random = 0.5, false_alarm = 0.5 }"))
+    assert parsed(with_mine(keys, kinds="{ near_text = 0.5, false_alarm = 0.5 }")).mine is not None
+
+
 def test_paths_of_the_mine_table_are_side_files_and_no_part_of_the_digest() -> None:
     keys = """
     encoder = "ViT-B-32@weights/clip.safetensors"

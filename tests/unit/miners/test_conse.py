@@ -5,8 +5,10 @@ import importlib.util
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -89,6 +91,26 @@ def test_a_phrase_has_the_same_row_whatever_it_is_asked_with(conse: Conse) -> No
     np.testing.assert_allclose(alone[0], among[1], atol=1e-5)
 
 
+def test_phrases_of_which_nothing_is_read_are_named(conse: Conse, caplog: pytest.LogCaptureFixture) -> None:
+    """Most Thai, beasts and a Chinese cat come to one row; Korea and the chairs are read in part."""
+    unread = ["แมว", "หมา", "🐻", "🦊", "猫", "고양이"]
+    rows_vd = conse.encode_texts([*unread, "cat", "한국", "椅子", "แมว chair"])
+    assert np.ptp(rows_vd[: len(unread)], axis=0).max() < 1e-6
+    (said,) = caplog.messages
+    assert said == (
+        "encoder conse: 6 of 10 phrases hold no word that it reads, so that nothing tells them apart: 'แมว', 'หมา', "
+        "'🐻', '🦊', '猫', …; expected English. Translate them, or name an encoder that reads them"
+    )
+    caplog.clear()
+    conse.encode_texts(["cat", "", "한국"])
+    assert not caplog.messages
+
+
+def test_a_template_does_not_hide_that_nothing_is_read(caplog: pytest.LogCaptureFixture, conse: Conse) -> None:
+    replace(conse, templates=("a photo of a {}.",)).encode_texts(["แมว"])
+    assert "1 of 1 phrases hold no word that it reads, so that nothing tells them apart: 'แมว'; " in caplog.text
+
+
 def test_the_digest_holds_the_settings_and_the_templates() -> None:
     names = ["tench"]
     digests = {
@@ -98,6 +120,15 @@ def test_the_digest_holds_the_settings_and_the_templates() -> None:
         module._digest(names, ["{}"], Settings(), Geometry(height=224, width=224, resize="squash")),
     }
     assert len(digests) == 4
+
+
+def test_weights_and_preprocessing_have_digests_of_their_own_and_the_whole_is_what_it_was(conse: Conse) -> None:
+    said = [packaged.LITE0_SHA256, minilm.WEIGHTS_SHA256, class_names(), ["{}"], module.SETTINGS, module.GEOMETRY]
+    assert conse.digest == hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:16]  # another makes all rows stale
+    other = load_conse(["a photo of a {}."])
+    assert other.weights_digest == conse.weights_digest
+    assert other.preprocessing_digest != conse.preprocessing_digest
+    assert len({conse.digest, conse.weights_digest, conse.preprocessing_digest}) == 3
 
 
 def test_weights_that_are_not_the_pinned_ones_are_refused_before_they_are_read(

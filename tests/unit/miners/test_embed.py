@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from manifests import files
 from manifests.errors import BuildError, TableError
 from manifests.stage import Inline, progress_bar
+from manifests.tables import EMBEDDINGS, read_metadata, read_table
 from miners import embed, embed_parts, embed_rows
 from miners.embed_rows import Embedded, embed_inventory, embed_phrases
 from miners.embedding_files import embedding_writer, read_embeddings
@@ -41,6 +42,8 @@ class FakeEncoder:
 
     name: str = "fake"
     digest: str = "0123456789abcdef"
+    weights_digest: str = "0123456789abcdee"
+    preprocessing_digest: str = "0123456789abcded"
     dim: int = 12
     geometry: Geometry = GEOMETRY
     broken_from: int = 10**9  # the first picture whose row is `broken`
@@ -332,7 +335,7 @@ def test_phrases_added_at_the_end_leave_earlier_blocks_alone(tmp_path: Path, mon
 
 
 def write_rows(uri: Path, rows: Sequence[Sequence[float]], keys: Sequence[str] | None = None) -> str:
-    with embedding_writer(str(uri), FakeEncoder()) as writer:
+    with embedding_writer(str(uri), FakeEncoder(), input_digest="") as writer:
         for number, row in enumerate(rows):
             writer.add(keys[number] if keys else f"k{number}", "", [], np.array(row, np.float16))
     return str(uri)
@@ -420,6 +423,33 @@ def test_the_command_writes_tables_that_the_reader_joins(
     assert embed.main([str(build), "--out", str(tmp_path / "bare"), "--no-crops", "--json", "--quiet"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert [summary[name] for name in ("images", "generated", "crops", "phrases")] == [15, 3, 0, 6]
+
+
+def test_every_table_names_weights_preprocessing_and_input(
+    build: Path, tmp_path: Path, fake_chosen: FakeEncoder
+) -> None:
+    def stamps(out: Path) -> dict[str, dict[str, str]]:
+        """The metadata of each table, by folder and keys."""
+        embed.main([str(build), "--out", str(out), "--quiet"])
+        found = {}
+        for path in sorted(path for path in out.rglob("*.parquet") if "work" not in path.parts):
+            rows = read_table(str(path), EMBEDDINGS).select(["key", "phrase"]).to_pylist()
+            found[f"{path.parent.name} {json.dumps(rows)}"] = read_metadata(str(path), EMBEDDINGS)
+        return found
+
+    first = stamps(tmp_path / "first")
+    assert {name.partition(" ")[0] for name in first} == {"images", "crops", "phrases"}
+    for stamp in first.values():
+        assert stamp["weights_digest"] == fake_chosen.weights_digest
+        assert stamp["preprocessing_digest"] == fake_chosen.preprocessing_digest
+        assert len(stamp["input_digest"]) == 16
+    inputs = [stamp["input_digest"] for name, stamp in first.items() if not name.startswith("crops")]
+    assert len(set(inputs)) == len(inputs)  # crops are of the same input as the pictures of their part
+    fake_chosen.digest = "f" * 16
+    again = stamps(tmp_path / "again")
+    assert {name: stamp["input_digest"] for name, stamp in again.items()} == {
+        name: stamp["input_digest"] for name, stamp in first.items()
+    }
 
 
 def test_the_command_leaves_no_stale_rows(

@@ -158,6 +158,17 @@ def test_the_digest_changes_with_weights_and_templates_and_with_nothing_else(tin
     assert len({digests[0], digests[2], templated}) == 3
 
 
+def test_weights_and_preprocessing_have_digests_of_their_own(tiny_model: str, tmp_path: Path) -> None:
+    one, other = write_weights(tmp_path / "one.safetensors"), write_weights(tmp_path / "other.safetensors", seed=1)
+    said = tmp_path / "said.toml"
+    said.write_text('[open_clip]\ntemplates = ["{}"]\n')
+    plain, heavier = (choose_encoder(f"{tiny_model}@{file}").encoder for file in (one, other))
+    templated = choose_encoder(f"{tiny_model}@{one}", templates=str(said)).encoder
+    assert plain.weights_digest == templated.weights_digest == hashlib.sha256(one.read_bytes()).hexdigest()[:16]
+    assert plain.weights_digest != heavier.weights_digest
+    assert plain.preprocessing_digest == heavier.preprocessing_digest != templated.preprocessing_digest
+
+
 def test_a_folder_as_open_clip_saves_it_is_loaded_with_its_preprocessing(tmp_path: Path) -> None:
     encoder = choose_encoder(f"local-dir:{write_folder(tmp_path / 'saved')}").encoder
     assert_is_encoder(encoder)

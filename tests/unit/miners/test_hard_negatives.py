@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -15,10 +16,16 @@ from manifests.recipe import Mine
 from manifests.sample import NegativeKind
 from manifests.tables import NEGATIVES, REJECTS, read_metadata, read_table
 from miners import mining
+from miners.candidates import CONTEXT_WEIGHT, Searcher, near_text
 from miners.composing import mine
+from miners.context import can_vote
 from miners.ground import Ground
 from miners.mined_table import MinedTable, rejects_uri, write_mined
 from miners.outside import NO_MASK, Said
+from miners.phrase_queries import pair_scores
+from miners.pool import gather_pool
+from miners.proposing import open_searcher
+from miners.record import NO_INDEX, summarise_mining
 from shards.inventory import PRESENT
 from tests.grounds import make_ground
 
@@ -31,7 +38,7 @@ def mined(ground: Ground, folder: Path, settings: Mine | None = None, *, split: 
 
 def written(ground: Ground, folder: Path, settings: Mine | None = None, name: str = "negatives") -> pa.Table:
     out = str(folder / f"{name}.parquet")
-    write_mined(mined(ground, folder, settings), out)
+    write_mined(mined(ground, folder, settings), out, inputs_sha256="1" * 64)
     return read_table(out, NEGATIVES)
 
 
@@ -161,6 +168,7 @@ def test_rejects_stand_beside_the_table_with_their_guards(tmp_path: Path) -> Non
     assert all(detail.startswith("standard score") for detail in rejects["detail"].to_pylist())
     metadata = read_metadata(str(tmp_path / "negatives.parquet"), NEGATIVES)
     assert metadata["encoder"] == "made"
+    assert metadata["inputs_sha256"] == "1" * 64
     assert '"false_share"' in metadata["mining"]
 
 
@@ -212,6 +220,39 @@ def test_the_table_is_the_same_with_any_number_of_threads(tmp_path: Path, thread
         assert same(whole, written(make_ground(220), tmp_path / "b"))
     finally:
         faiss.omp_set_num_threads(before)
+
+
+def searcher_of(ground: Ground, folder: Path) -> Searcher:
+    pictures = np.arange(ground.inventory.num_images)
+    pool = gather_pool(ground.inventory, pictures, ground.phrase_v, ground.embedded, ground.texts_vd)
+    return open_searcher(pool, Mine(), str(folder), votes=can_vote(pool))
+
+
+def nearest_phrases(searcher: Searcher, depth: int) -> list[list[int]]:
+    """The columns that `near_text` should give for each picture: all phrases scored, ties by column."""
+    pool, ranking = searcher.pool, searcher.queries.ranking
+    column_v, found = np.arange(pool.num_phrases), []
+    for row in range(pool.num_pictures):
+        row_v = np.full(pool.num_phrases, row)
+        standard_v = ranking.standard(pair_scores(pool.images_nd, row_v, ranking.rows_vd, column_v), column_v)
+        hardness_v = standard_v + CONTEXT_WEIGHT * searcher.context.bonus(row_v, column_v)
+        found.append(np.lexsort((column_v, -hardness_v))[:depth].tolist())
+    return found
+
+
+@pytest.mark.parametrize("depth", [1, 5, 20, 50, 90])
+def test_of_equal_phrases_the_first_are_a_pictures_nearest(tmp_path: Path, depth: int) -> None:
+    """Forty phrases have one row, more than any slack: which of them are cut off must not be left to a partition."""
+    equal_v = np.random.default_rng(2).permutation(80) < 40
+    ground = make_ground(30, 80, states_nv=np.full((30, 80), -1, np.int8))
+    texts_vd = ground.texts_vd.copy()
+    texts_vd[equal_v] = texts_vd[0]
+    searcher = searcher_of(dataclasses.replace(ground, texts_vd=texts_vd), tmp_path)
+    assert len(np.unique(searcher.queries.ranking.rows_vd[equal_v], axis=0)) == 1
+    found = list(near_text(searcher, depth))
+    row_c, column_c = (np.concatenate([getattr(block, name) for block in found]) for name in ("row_c", "column_c"))
+    columns = [column_c[row_c == row].tolist() for row in range(searcher.pool.num_pictures)]
+    assert columns == nearest_phrases(searcher, depth)
 
 
 def test_margins_in_raw_space_mean_what_they_mean_in_sentence_transformers(tmp_path: Path) -> None:
@@ -287,6 +328,82 @@ def test_false_alarms_are_what_a_student_calls_present_and_stand_in_train_alone(
     split_n[140:] = 1
     with pytest.raises(TableError, match=r"stands in split val; expected pictures of train alone.*--split train"):
         mined(make_ground(150, alarms=said(presences, 12), split_n=split_n), tmp_path, Mine(absolute_margin=-99.0))
+
+
+def alarmed(num: int = 150) -> Ground:
+    """A ground whose alarms are a third of all absences; a person looked, so the overlap guard has nothing to say."""
+    plain = make_ground(num)
+    absent = [(n, v) for n in range(num) for v in range(12) if (n, v) not in present_pairs(plain)]
+    presences = {pair: 0.95 if k % 3 == 0 else 0.2 for k, pair in enumerate(absent)}
+    return make_ground(num, alarms=said(presences, 12), decided=said(dict.fromkeys(absent, 0.0), 12))
+
+
+def mined_alarms(ground: Ground, folder: Path, settings: Mine) -> MinedTable:
+    return mine(
+        ground,
+        settings,
+        split="train",
+        seed=0,
+        folder=str(folder),
+        progress=Progress(disable=True),
+        kinds=[NegativeKind.FALSE_ALARM],
+    )
+
+
+def test_false_alarms_alone_need_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = mined(alarmed(), tmp_path, Mine(absolute_margin=-99.0))
+
+    def search(*_args: object, **_more: object) -> object:
+        raise AssertionError
+
+    monkeypatch.setattr("miners.composing.open_searcher", search)
+    found = mined_alarms(alarmed(), tmp_path, Mine(absolute_margin=-99.0))
+    assert found.record.index == NO_INDEX
+    assert "12 phrases, no index" in summarise_mining(found.record, "negatives.parquet")
+    assert pairs(found) == pairs(every, NegativeKind.FALSE_ALARM) != set()
+    write_mined(found, str(tmp_path / "alarms.parquet"), inputs_sha256="")
+    write_mined(every, str(tmp_path / "every.parquet"), inputs_sha256="")
+    rows, among = (read_table(str(tmp_path / f"{name}.parquet"), NEGATIVES) for name in ("alarms", "every"))
+    assert rows.to_pylist() == [row for row in among.to_pylist() if row["kind"] == "false_alarm"]
+
+
+@pytest.mark.parametrize(
+    ("num_exhaustive", "why"),
+    [
+        (0, "no picture has exhaustive labels"),
+        (7, "only 7 pictures have exhaustive labels; it takes 20"),
+        (19, "only 19 pictures have exhaustive labels; it takes 20"),
+        (20, ""),
+    ],
+)
+def test_a_record_without_an_audit_says_why(tmp_path: Path, num_exhaustive: int, why: str) -> None:
+    ground = make_ground(100, exhaustive_n=np.arange(100) < num_exhaustive)
+    record = mined(ground, tmp_path, Mine(absolute_margin=0.0)).record
+    assert record.no_audit == why
+    assert (record.audit is None) == bool(why)
+    assert not why or f"audit     none: {why}\n" in summarise_mining(record, "negatives.parquet")
+
+
+def test_false_alarms_are_not_audited_whatever_the_labels_are(tmp_path: Path) -> None:
+    record = mined_alarms(alarmed(), tmp_path, Mine()).record
+    assert record.audit is None
+    assert "audit     none: only false alarms were mined, " in summarise_mining(record, "negatives.parquet")
+    among = mined(alarmed(), tmp_path).record
+    assert among.audit is not None
+    assert [kind.kind for kind in among.audit.kinds] == ["near_image", "near_text"]
+
+
+@pytest.mark.parametrize("space", ["raw", "standard"])
+def test_bounds_on_likeness_do_not_act_on_presences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, space: Literal["raw", "standard"]
+) -> None:
+    monkeypatch.setattr("miners.composing.covered_share", lambda *given: np.ones(len(given[-1])))
+    ground = dataclasses.replace(make_ground(150), alarms=alarmed().alarms)  # verified rows would pass every bound
+    free, bounded = Mine(absolute_margin=-99.0), Mine(absolute_margin=-99.0, margin_space=space, max_score=0.15)
+    every, found = mined(ground, tmp_path, free), mined(ground, tmp_path, bounded)
+    for kind in (NegativeKind.NEAR_IMAGE, NegativeKind.NEAR_TEXT):
+        assert pairs(found, kind) != pairs(every, kind)
+    assert pairs(found, NegativeKind.FALSE_ALARM) == pairs(every, NegativeKind.FALSE_ALARM) != set()
 
 
 def test_raw_bounds_hold_cosines_also_where_the_audit_chooses_the_margin(tmp_path: Path) -> None:

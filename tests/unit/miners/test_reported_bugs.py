@@ -37,6 +37,7 @@ class Encoder:
     """Rows that depend on a template, of the length that is asked for."""
 
     name, dim = "made", 4
+    weights_digest = preprocessing_digest = "0" * 16
     geometry = Geometry(height=8, width=8, resize="squash")
 
     def __init__(self, template: str = "{}", length: float = 1.0) -> None:
@@ -157,7 +158,7 @@ def test_2944_rows_are_unit_rows_whatever_the_model_gives(tmp_path: Path, length
     expected = embed_phrases(Encoder(), ["a", "bad", "cab"], folder=str(tmp_path / "unit"))
     found = embed_phrases(Encoder(length=length), ["a", "bad", "cab"], folder=str(tmp_path / "long"))
     np.testing.assert_allclose(found.astype(float), expected.astype(float), atol=1e-3)
-    with embedding_writer(str(tmp_path / "foreign.parquet"), Encoder()) as writer:
+    with embedding_writer(str(tmp_path / "foreign.parquet"), Encoder(), input_digest="") as writer:
         writer.add("k", "", [], np.array([min(length, 100.0), 0, 0, 0], np.float16))
     with pytest.raises(TableError, match=r"row 0 \(k\) holds a row of length .*; expected a unit vector"):
         read_embeddings(str(tmp_path / "foreign.parquet"))

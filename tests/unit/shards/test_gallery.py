@@ -17,6 +17,7 @@ from manifests.manifest import MANIFEST_NAME, decode_manifest, encode_manifest
 from shards.gallery_rows import build_of_table, choose_rows, kind_of_table, read_pairs, read_pictures
 from shards.mining_facts import facts_of_record, facts_of_text
 from shards.show import View, about_build, main, show_pairs
+from shards.summary import summarise
 from tests.factories import absent, make_build, make_mask, make_sample, present
 from tests.pairs import MINING, Mined, Taken, write_pairs
 
@@ -319,3 +320,17 @@ def test_the_contact_sheet_says_the_same_of_a_build_that_mined(build: Path) -> N
     data = json.loads(encode_manifest(manifest)) | {"mining": MINING}
     mined = decode_manifest(json.dumps(data).encode(), where="manifest")
     assert about_build(mined, "title", "what").mining.encoder_why == "no other weights are here"
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ({"no_audit": "only false alarms were mined"}, "- No audit: only false alarms were mined"),
+        ({}, "- No audit: no picture has exhaustive labels"),  # an earlier record: its page must stay what it was
+    ],
+)
+def test_the_page_says_why_there_is_no_audit(build: Path, said: dict[str, str], line: str) -> None:
+    data = json.loads((build / MANIFEST_NAME).read_bytes()) | {"mining": {**MINING, "audit": None, **said}}
+    mined = decode_manifest(json.dumps(data).encode(), where="manifest")
+    assert line in summarise(mined).splitlines()
+    assert about_build(mined, "title", "what").mining.no_audit == said.get("no_audit", "")
