@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from manifests.ragged import rows_of_groups
 from miners.index import Index
 from miners.pool import Pool
 
@@ -69,9 +70,7 @@ def _votes(pool: Pool, row_e: NDArray[np.int64], voter_e: NDArray[np.int64], wei
     """The votes of E pairs of a picture and one that votes for it."""
     shown_row, shown_column = pool.present()
     starts = np.searchsorted(shown_row, np.arange(pool.num_pictures + 1))
-    counts = starts[voter_e + 1] - starts[voter_e]
-    first = np.repeat(starts[voter_e] - (np.cumsum(counts) - counts), counts)
-    column = shown_column[first + np.arange(len(first))]
-    pair, of_pair = np.unique(np.repeat(row_e, counts) * pool.num_phrases + column, return_inverse=True)
-    share = np.bincount(of_pair, weights=np.repeat(weight_e, counts), minlength=len(pair))
+    shown, vote = rows_of_groups(starts[voter_e], starts[voter_e + 1] - starts[voter_e])
+    pair, of_pair = np.unique(row_e[vote] * pool.num_phrases + shown_column[shown], return_inverse=True)
+    share = np.bincount(of_pair, weights=weight_e[vote], minlength=len(pair))
     return Context(num_phrases=pool.num_phrases, pair_s=pair, share_s=np.minimum(share, 1.0))

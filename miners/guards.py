@@ -5,31 +5,27 @@ candidates at once and knows nothing of the others, so that their order changes 
 counted. True means: take it out.
 """
 
-# C candidates, N pictures, V phrases, P statements of a model or a person, B pictures of a block
+# C candidates, N pictures, V phrases, P statements of a model or a person
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from manifests.ragged import rows_of_groups
 from miners.outside import Said
 from miners.relation import Relation
 from shards.inventory import ABSENT, Inventory
+from shards.labelled import Pairs, among, blocked, denied, denied_by_name, distinct
 from shards.labels import phrase_id
 
 CALLED_PRESENT = 0.5  # presence from which on a model calls a phrase present
 LEAST_COVERED = 0.5  # share of an alarm's area that lies on known objects. Source: SAM 3 (arXiv 2511.16719)
 
-_BLOCK_CELLS = 1 << 24  # pictures × phrases looked up together
-_BLOCK_PICTURES = 4096
-_SPARSE = 8  # numbers up to so many times their count are told apart by marking
-
 _Bool = NDArray[np.bool_]
 _Int32 = NDArray[np.int32]
 _Int64 = NDArray[np.int64]
-_Pairs = tuple[_Int64, _Int32]  # (position among some pictures, phrase)
 
 
 class Verdicts(NamedTuple):
@@ -48,26 +44,24 @@ def annotation(inventory: Inventory, image_c: _Int64, phrase_c: _Int32) -> _Bool
     blocked_c = blocked(inventory, image_c, phrase_c)
     left_open_c = _left_open(inventory, image_c, phrase_c)
     if left_open_c.any():
-        left_open_c[left_open_c] = ~_denied(inventory, image_c[left_open_c], phrase_c[left_open_c])
+        left_open_c[left_open_c] = ~denied_by_name(inventory, image_c[left_open_c], phrase_c[left_open_c])
     return blocked_c | left_open_c
 
 
 def known_absent(inventory: Inventory, image_c: _Int64, phrase_c: _Int32) -> _Bool:
     """Candidates that the labels themselves call absent: their evidence is `annotated`, that of all others `mined`."""
-    said_c = inventory.vocabulary_g[inventory.group_n[image_c], phrase_c] | _denied(inventory, image_c, phrase_c)
-    known_c: _Bool = said_c & ~blocked(inventory, image_c, phrase_c)
-    return known_c
+    return denied(inventory, image_c, phrase_c) & ~blocked(inventory, image_c, phrase_c)
 
 
 def semantic(relation: Relation, inventory: Inventory, image_c: _Int64, phrase_c: _Int32) -> _Bool:
     """Candidates whose phrase is too close in meaning to one that is present in the picture, or was left open there."""
 
-    def doubtful(pictures: _Int64) -> _Pairs:
+    def doubtful(pictures: _Int64) -> Pairs:
         rows, owner = inventory.labels.rows_of(pictures)
         said = inventory.labels.state_l[rows] != ABSENT
         return relation.expand(owner[said], inventory.labels.phrase_l[rows[said]])
 
-    return _among(len(inventory.phrases), image_c, phrase_c, doubtful)
+    return among(len(inventory.phrases), image_c, phrase_c, doubtful)
 
 
 def duplicate(
@@ -91,11 +85,10 @@ def duplicate(
     members = members[np.argsort(group_n[members], kind="stable")]
     ordered = group_n[members]
 
-    def shown(groups: _Int64) -> _Pairs:
+    def shown(groups: _Int64) -> Pairs:
         first, last = (np.searchsorted(ordered, groups, side) for side in ("left", "right"))
-        counts = last - first
-        position = np.repeat(np.arange(len(groups)), counts)
-        pictures = members[np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(len(position))]
+        rows, position = rows_of_groups(first, last - first)
+        pictures = members[rows]
         owner, phrase = inventory.blocked(pictures)
         if relation is None:
             return position[owner], phrase
@@ -104,7 +97,7 @@ def duplicate(
         near = relation.expand(of[said], inventory.labels.phrase_l[rows[said]])
         return position[np.concatenate([owner, near[0]])], np.concatenate([phrase, near[1]])
 
-    rejected_c[paired] = _among(len(inventory.phrases), group_n[image_c[paired]], phrase_c[paired], shown)
+    rejected_c[paired] = among(len(inventory.phrases), group_n[image_c[paired]], phrase_c[paired], shown)
     return rejected_c
 
 
@@ -132,27 +125,11 @@ def reviewer(decided: Said, image_c: _Int64, phrase_c: _Int32) -> Verdicts:
     return verifier(decided, image_c, phrase_c)
 
 
-def blocked(inventory: Inventory, image_c: _Int64, phrase_c: _Int32) -> _Bool:
-    """Candidates that a label calls present, or open; synonyms and hypernyms count."""
-    return _among(len(inventory.phrases), image_c, phrase_c, inventory.blocked)
-
-
-def _denied(inventory: Inventory, image_c: _Int64, phrase_c: _Int32) -> _Bool:
-    """Whether the picture's source denies the phrase by name."""
-
-    def denied(pictures: _Int64) -> _Pairs:
-        rows, owner = inventory.labels.rows_of(pictures)
-        absent = inventory.labels.state_l[rows] == ABSENT
-        return owner[absent], inventory.labels.phrase_l[rows[absent]]
-
-    return _among(len(inventory.phrases), image_c, phrase_c, denied)
-
-
 def _left_open(inventory: Inventory, image_c: _Int64, phrase_c: _Int32) -> _Bool:
     """Whether the phrase, or one that implies it, lies in a vocabulary that was left open, and in no exhaustive one."""
     if not pc.any(pc.greater(pc.list_value_length(inventory.images["open_over"]), 0)).as_py():
         return np.zeros(len(image_c), np.bool_)
-    pictures, row_c = _distinct(image_c)
+    pictures, row_c = distinct(image_c)
     names = pc.fill_null(pc.binary_join(inventory.images["open_over"].take(pictures), "\n"), "")
     encoded = pc.dictionary_encode(names).combine_chunks()
     number = {phrase_id(phrase): v for v, phrase in enumerate(inventory.phrases)}
@@ -165,36 +142,3 @@ def _left_open(inventory: Inventory, image_c: _Int64, phrase_c: _Int32) -> _Bool
     open_c = open_gv[encoded.indices.to_numpy()[row_c], phrase_c]
     left_open_c: _Bool = open_c & ~inventory.vocabulary_g[inventory.group_n[image_c], phrase_c]
     return left_open_c
-
-
-def _among(num_phrases: int, owner_c: _Int64, phrase_c: _Int32, pairs: Callable[[_Int64], _Pairs]) -> _Bool:
-    """Whether (owner, phrase) of each candidate is among the pairs that `pairs` gives for some owners.
-
-    Owners are looked up block by block in a table of bits, so that memory does not grow with the candidates.
-    """
-    owners, row_c = _distinct(owner_c)
-    step = min(_BLOCK_PICTURES, max(1, _BLOCK_CELLS // max(1, num_phrases)))
-    num_blocks = -(-len(owners) // step)
-    block_c = (row_c // step).astype(np.uint16 if num_blocks <= np.iinfo(np.uint16).max else np.int64)
-    order = np.argsort(block_c, kind="stable")  # small numbers are sorted by counting
-    edges = np.searchsorted(block_c[order], np.arange(num_blocks + 1))
-    cells_bv = np.zeros((min(step, len(owners)), num_phrases), np.bool_)
-    found_c = np.zeros(len(owner_c), np.bool_)
-    for block in range(num_blocks):
-        start = block * step
-        owner, phrase = pairs(owners[start : start + step])
-        cells_bv[owner, phrase] = True
-        here = order[edges[block] : edges[block + 1]]
-        found_c[here] = cells_bv[row_c[here] - start, phrase_c[here]]
-        cells_bv[owner, phrase] = False
-    return found_c
-
-
-def _distinct(owner_c: _Int64) -> tuple[_Int64, _Int64]:
-    """The distinct owners, sorted, and the place among them of each; as `np.unique`, without sorting many of few."""
-    num = int(owner_c.max(initial=-1)) + 1
-    if num > _SPARSE * len(owner_c):
-        return np.unique(owner_c, return_inverse=True)
-    used = np.zeros(num, np.bool_)
-    used[owner_c] = True
-    return np.flatnonzero(used), (np.cumsum(used) - 1)[owner_c]

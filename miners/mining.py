@@ -13,11 +13,12 @@ from manifests.errors import Reason
 from manifests.sample import MinedKind
 from miners.candidates import Candidates, sides
 from miners.false_negatives import Trial
-from miners.guards import blocked, known_absent
+from miners.guards import known_absent
 from miners.judging import GUARDS, PASSED, Judged, Knowledge, ScoreGuard, gaps, judge, outside_range
 from miners.pool import Pool
 from miners.selection import Wanted, ranks, select
 from shards.inventory import Inventory
+from shards.labelled import blocked
 
 REJECTS_A_GUARD = 1000  # of one kind, hardest first, that are kept to be looked at; all are counted
 _SCORE = GUARDS.index(Reason.SCORE)

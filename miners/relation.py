@@ -11,6 +11,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from manifests.ragged import rows_of_groups
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Relation:
@@ -51,6 +53,5 @@ class Relation:
         self, owner: NDArray[np.int64], phrase: NDArray[np.int32]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """What each `phrase` makes doubtful, with the owner of each."""
-        counts = self.starts[phrase + 1] - self.starts[phrase]
-        first = np.repeat(self.starts[phrase] - (np.cumsum(counts) - counts), counts)
-        return np.repeat(owner, counts), self.doubtful_r[first + np.arange(len(first))]
+        rows, of_phrase = rows_of_groups(self.starts[phrase], self.starts[phrase + 1] - self.starts[phrase])
+        return owner[of_phrase], self.doubtful_r[rows]

@@ -28,8 +28,8 @@ def read_templates(name: str, *, family: str, uri: str = "") -> tuple[str, ...]:
     """
     where = uri or "miners/templates.toml"
     try:
-        data = files.read_bytes(uri) if uri else package_files("miners").joinpath("templates.toml").read_bytes()
-        tables = msgspec.convert(tomllib.loads(data.decode()), dict[str, _Table])
+        text = files.read_text(uri) if uri else package_files("miners").joinpath("templates.toml").read_text("utf-8")
+        tables = msgspec.convert(tomllib.loads(text), dict[str, _Table])
     except OSError as error:
         raise RecipeError(f"{where}: the templates cannot be read: {error}; check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:

@@ -163,7 +163,7 @@ def load_english(path: str = BUNDLED_MEANING) -> English:
         RecipeError: there is no such file, or it is no meaning file.
     """
     try:
-        return English(msgspec.convert(tomllib.loads(files.read_bytes(path).decode("utf-8")), MeaningFile))
+        return English(msgspec.convert(tomllib.loads(files.read_text(path)), MeaningFile))
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error}; expected the words of the semantic guard") from error
     except ValueError as error:

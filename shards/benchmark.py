@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from manifests.ragged import rows_of_groups
 from manifests.sample import KINDS, NegativeKind
 from shards.candidates import LABELLED_HARD_FIRST, Candidates, Statistics, hardness
 from shards.prompts import Absent, Asked, assemble, choose_present, joined
@@ -74,6 +75,5 @@ def _hardest(
     """Row and column of the `count_b` hardest allowed cells of each row, ties by `tie_bc`."""
     order = np.lexsort((tie_bc, np.where(allowed_bc, -hardness_bc, np.inf)), axis=1)
     num_b = np.minimum(count_b, allowed_bc.sum(axis=1))
-    rows = np.repeat(np.arange(len(num_b)), num_b)
-    ranks = np.arange(len(rows)) - np.repeat(np.cumsum(num_b) - num_b, num_b)
+    ranks, rows = rows_of_groups(np.zeros_like(num_b), num_b)
     return rows, order[rows, ranks]

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from manifests.errors import RecipeError, SourceError
+from manifests.ragged import rows_of_groups
 from manifests.sample import MaskState
 from manifests.tables import CATALOG, LABEL_RANGES, iterate_table, read_table
 from shards.labels import Lexicon, phrase_id
@@ -43,10 +44,7 @@ class Labels:
 
     def rows_of(self, pictures: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Label rows of `pictures`, and for each of them the position in `pictures` that it belongs to."""
-        counts = self.starts[pictures + 1] - self.starts[pictures]
-        owner = np.repeat(np.arange(len(pictures)), counts)
-        first = np.repeat(self.starts[pictures] - (np.cumsum(counts) - counts), counts)
-        return first + np.arange(len(owner)), owner
+        return rows_of_groups(self.starts[pictures], self.starts[pictures + 1] - self.starts[pictures])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,9 +75,9 @@ class Inventory:
         rows, owner = self.labels.rows_of(pictures)
         said = self.labels.state_l[rows] != ABSENT
         phrase, owner = self.labels.phrase_l[rows[said]], owner[said]
-        counts = self.implied_starts[phrase + 1] - self.implied_starts[phrase]
-        first = np.repeat(self.implied_starts[phrase] - (np.cumsum(counts) - counts), counts)
-        return np.repeat(owner, counts), self.implied[first + np.arange(len(first))]
+        first = self.implied_starts[phrase]
+        rows, of_phrase = rows_of_groups(first, self.implied_starts[phrase + 1] - first)
+        return owner[of_phrase], self.implied[rows]
 
     def present(self, pictures: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Label rows that say present, and the position in `pictures` of each."""

@@ -6,9 +6,8 @@ Memory grows with the rows of the tables; of pictures and labels no more is held
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +15,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from manifests.errors import Reason, TableError
+from manifests.ragged import rows_of_groups
 from manifests.recipe import MINED_KINDS, SPLITS, Recipe
 from manifests.sample import KINDS, Evidence, MinedKind, NegativeKind
 from manifests.tables import NEGATIVES, read_table
-from shards.inventory import ABSENT, Inventory
+from shards.inventory import Inventory
+from shards.labelled import blocked, denied
 from shards.labels import phrase_id
 from shards.splits import Assignment
 
@@ -27,7 +28,6 @@ from shards.splits import Assignment
 EVIDENCES = tuple(Evidence)
 HARDEST_FIRST: tuple[MinedKind, ...] = (NegativeKind.NEAR_IMAGE, NegativeKind.NEAR_TEXT, NegativeKind.FALSE_ALARM)
 _ABSENT_EVIDENCES = (Evidence.ANNOTATED, Evidence.VERIFIED, Evidence.MINED)
-_PICTURES_AT_ONCE = 1 << 16
 _COLUMNS = [name for name in NEGATIVES.names if name != "positive_box"]
 _SCORES = ("score", "standard_score", "positive_score")
 _NO_RANK = np.iinfo(np.int32).max
@@ -59,10 +59,7 @@ class Mined:
     def rows_of(self, pictures: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows of `pictures`, and for each of them the position in `pictures` that it belongs to."""
         first = np.searchsorted(self.image_m, pictures)
-        counts = np.searchsorted(self.image_m, pictures, side="right") - first
-        owner = np.repeat(np.arange(len(pictures)), counts)
-        shift = np.repeat(first - (np.cumsum(counts) - counts), counts)
-        return shift + np.arange(len(owner)), owner
+        return rows_of_groups(first, np.searchsorted(self.image_m, pictures, side="right") - first)
 
     def best_rank_n(self, kind_index: int, num_images: int) -> NDArray[np.int32]:
         """The best rank of a kind's rows of each picture; one past all ranks where it has none."""
@@ -160,7 +157,7 @@ def read_mined(uris: Sequence[str], inventory: Inventory, assignment: Assignment
         phrase_m=phrase_m.astype(np.int32),
         kind_m=kind_m.astype(np.int8),
         evidence_m=evidence_m.astype(np.int8),
-        denied_m=_denied(inventory, image_m, phrase_m),
+        denied_m=denied(inventory, image_m, phrase_m),
         score_m=rows["score"].to_numpy(),
         standard_score_m=rows["standard_score"].to_numpy(),
         rank_m=rows["rank"].to_numpy(),
@@ -220,7 +217,7 @@ def _read(
     joined.keep(joined.phrase_r >= 0, Reason.UNKNOWN_PHRASE)
     finite = [np.isfinite(joined.rows[name].to_numpy()) for name in _SCORES]
     joined.keep(np.logical_and.reduce(finite), Reason.NOT_FINITE)
-    joined.keep(~_blocked(inventory, joined.image_r, joined.phrase_r), Reason.ANNOTATION)
+    joined.keep(~blocked(inventory, joined.image_r, joined.phrase_r), Reason.ANNOTATION)
     joined.keep(_is_backed(inventory, joined, recipe), Reason.EVIDENCE)
     asked = [KINDS.index(kind) for kind in MINED_KINDS if recipe.prompts.kinds.get(kind)]
     joined.keep(np.isin(joined.kind_r, asked) & (assignment.split_n[joined.image_r] == SPLITS.index("train")))
@@ -271,43 +268,5 @@ def _is_backed(inventory: Inventory, joined: _Joined, recipe: Recipe) -> NDArray
     wanted = [EVIDENCES.index(one) for one in recipe.prompts.evidence if one in _ABSENT_EVIDENCES]
     backed_r: NDArray[np.bool_] = np.isin(joined.evidence_r, wanted)
     annotated = np.flatnonzero(backed_r & (joined.evidence_r == EVIDENCES.index(Evidence.ANNOTATED)))
-    backed_r[annotated] = _denied(inventory, joined.image_r[annotated], joined.phrase_r[annotated])
+    backed_r[annotated] = denied(inventory, joined.image_r[annotated], joined.phrase_r[annotated])
     return backed_r
-
-
-def _denied(inventory: Inventory, image_r: NDArray[np.int64], phrase_r: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether the labels say that the phrase is absent: by a vocabulary, or by name; no pair is blocked."""
-    labels = inventory.labels
-
-    def by_name(pictures: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        rows, owner = labels.rows_of(pictures)
-        here = labels.state_l[rows] == ABSENT
-        return owner[here], labels.phrase_l[rows[here]]
-
-    listed: NDArray[np.bool_] = inventory.vocabulary_g[inventory.group_n[image_r], phrase_r]
-    return listed | _among(inventory, image_r, phrase_r, by_name)
-
-
-def _blocked(inventory: Inventory, image_r: NDArray[np.int64], phrase_r: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether the labels say that the phrase is present, or leave it open."""
-    return _among(inventory, image_r, phrase_r, inventory.blocked)
-
-
-def _among(
-    inventory: Inventory,
-    image_r: NDArray[np.int64],
-    phrase_r: NDArray[np.int64],
-    pairs_of: Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.int32]]],
-) -> NDArray[np.bool_]:
-    """Whether each pair is one of `pairs_of` its picture, some pictures at a time."""
-    num_phrases = max(1, len(inventory.phrases))
-    pictures, place_r = np.unique(image_r, return_inverse=True)
-    order = np.argsort(place_r, kind="stable")
-    edges = np.searchsorted(place_r[order], np.arange(0, len(pictures) + _PICTURES_AT_ONCE, _PICTURES_AT_ONCE))
-    among_r = np.zeros(len(image_r), np.bool_)
-    for number, (start, end) in enumerate(pairwise(edges.tolist())):
-        first = number * _PICTURES_AT_ONCE
-        owner, phrase = pairs_of(pictures[first : first + _PICTURES_AT_ONCE])
-        here = order[start:end]
-        among_r[here] = np.isin((place_r[here] - first) * num_phrases + phrase_r[here], owner * num_phrases + phrase)
-    return among_r

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from manifests.ragged import rows_of_groups
 from manifests.recipe import LABELLED_KINDS, Prompts
 from manifests.sample import KINDS, Evidence, NegativeKind
 from shards.allotment import Room, absent_by_source, count_absent, share_kinds
@@ -239,8 +240,7 @@ def _pick(
     priority_bc = np.where(pool_bc, weight_c + noise_bc, -np.inf)
     order = np.argsort(-priority_bc, axis=1, kind="stable")
     num_b = np.minimum(count_b, pool_bc.sum(axis=1))
-    rows = np.repeat(np.arange(len(num_b)), num_b)
-    ranks = np.arange(len(rows)) - np.repeat(np.cumsum(num_b) - num_b, num_b)
+    ranks, rows = rows_of_groups(np.zeros_like(num_b), num_b)
     return rows, order[rows, ranks]
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from miners import guards
 from miners.outside import NO_MASK, Said
 from miners.relation import Relation
+from shards import labelled
 from shards.inventory import ABSENT, PRESENT, STATES, Inventory
 from shards.sources.source import LabelState
 from tests.inventories import make_inventory
@@ -96,7 +97,7 @@ def test_many_pictures_are_looked_up_as_few_are(monkeypatch: pytest.MonkeyPatch)
     image_c, phrase_c = rng.integers(0, 40, 900), rng.integers(0, 5, 900).astype(np.int32)
     at_once = guards.annotation(inventory, image_c, phrase_c)
     assert at_once.any()
-    monkeypatch.setattr(guards, "_BLOCK_CELLS", 15)
+    monkeypatch.setattr(labelled, "_BLOCK_CELLS", 15)
     assert np.array_equal(guards.annotation(inventory, image_c, phrase_c), at_once)
 
 
