@@ -16,15 +16,18 @@ import msgspec
 import pyarrow as pa
 import pytest
 
+from flows import loop_record
 from manifests import errors, manifest, recipe, sample, tables
 from manifests.manifest import read_manifest
 from shards.reader import open_pass
-from student import config, readings
+from student import config, export_record, history, readings, run_record
 from tests.doors import GOLDEN, ROOT, UPDATE, compare
 from tests.factories import make_build, make_samples
 
 COMMANDS = (
     "flows.build_shards",
+    "flows.close_the_loop",
+    "flows.serve",
     "miners.embed",
     "miners.hard_negatives",
     "miners.phrases",
@@ -158,7 +161,8 @@ def test_every_file_format_is_as_promised() -> None:
     ]
     values = [f"{kind.__name__}: {' '.join(kind)}" for kind in enumerations]
 
-    records = [line for module in (sample, manifest, readings) for line in struct_lines(module)]
+    modules = (sample, manifest, readings, run_record, history, export_record, loop_record)
+    records = [line for module in modules for line in struct_lines(module)]
     lines = [*columns, *records, *values]
     compare(GOLDEN / "formats.txt", "\n".join(lines) + "\n")
 
