@@ -52,7 +52,7 @@ endef
 export write_env
 
 test: $(VENV)/.dev ## the environment and every test
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(PYTEST_OPTIONS) # a core each: more get in each other's way
 
 lint: $(VENV)/.dev ## ruff, mypy and the layers
 	$(BIN)/ruff check .
