@@ -32,7 +32,7 @@ from shards.plan import choose_samples, plan_shards
 from shards.publish import SUMMARY_NAME, TABLES, Finished, inputs_sha256, mining_record, publish
 from shards.scanning import prepare_sources, require_few_rejects, scan_sources
 from shards.sources.registry import open_sources, unmatched_rows
-from shards.sources.source import Prepared, Reject
+from shards.sources.source import Prepared, Reject, Source
 
 _RECEIPT = "receipt.txt"
 
@@ -67,13 +67,7 @@ def build(recipe: Recipe, out: str, *, executor: Executor, progress: Progress, w
     files.make_folder(work)
     with locked_build(work) as require_held:
         files.remove_unfinished(out, below=("shards", "work"))
-        opened = open_sources(recipe)
-        prepared = prepare_sources(opened, work)
-        _require_vocabularies(recipe, prepared)  # before hours of looking up, what is missing is told
-        _require_mining_files(recipe)
-        sources = retrieve_phrases(opened, recipe, work=work, progress=progress)
-        changed = [source for source, before in zip(sources, opened, strict=True) if source is not before]
-        prepared |= prepare_sources(changed, work)
+        sources, prepared = _prepare(recipe, work, progress)
         lexicon = load_lexicon(
             [recipe.resolve(path) for path in recipe.prompts.lexicon],
             [group for holds in prepared.values() for group in holds.synonyms],
@@ -95,6 +89,20 @@ def build(recipe: Recipe, out: str, *, executor: Executor, progress: Progress, w
             manifest = _build(recipe, inventory, prepared, lexicon, roots, late, run)
         files.write_bytes(files.join(work, _RECEIPT), receipt.encode())
         return manifest
+
+
+def _prepare(recipe: Recipe, work: str, progress: Progress) -> tuple[list[Source], dict[str, Prepared]]:
+    """The sources, with phrases where a recipe asks for them, and what they hold.
+
+    Looking phrases up may take hours, so whatever else may be missing is told before.
+    """
+    opened = open_sources(recipe)
+    prepared = prepare_sources(opened, work)
+    _require_vocabularies(recipe, prepared)
+    _require_mining_files(recipe)
+    sources = retrieve_phrases(opened, recipe, work=work, progress=progress)
+    changed = [source for source, before in zip(sources, opened, strict=True) if source is not before]
+    return sources, prepared | prepare_sources(changed, work)
 
 
 def _build(

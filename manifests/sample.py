@@ -13,6 +13,7 @@ from manifests.errors import ManifestError
 
 SAMPLE_SCHEMA = 1
 NO_RANK = -1
+CALLED_PRESENT = 0.5  # presence from which on a model calls a phrase present, where no other threshold was chosen
 
 
 class NegativeKind(StrEnum):

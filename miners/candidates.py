@@ -13,10 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from manifests.sample import MinedKind, NegativeKind
+from manifests.sample import CALLED_PRESENT, MinedKind, NegativeKind
 from miners.context import Context
 from miners.exact_search import exact_scores, float32_error
-from miners.guards import CALLED_PRESENT
 from miners.index import Index
 from miners.outside import Said
 from miners.phrase_queries import PhraseQueries, Scores, pair_scores

@@ -14,10 +14,10 @@ from rich.progress import Progress
 
 from manifests import files
 from manifests.recipe import SPLITS, Mine
+from manifests.sample import CALLED_PRESENT
 from miners.confusable import confusable_relation, find_confusable
 from miners.embed_rows import Embedded, embed_inventory, embed_phrases
 from miners.encoders import Chosen, choose_encoder
-from miners.guards import CALLED_PRESENT
 from miners.judging import Knowledge
 from miners.meaning import related
 from miners.outside import Said, read_decisions, read_predictions

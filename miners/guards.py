@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from manifests.ragged import rows_of_groups
+from manifests.sample import CALLED_PRESENT
 from miners.outside import Said
 from miners.relation import Relation
 from shards.inventory import ABSENT, Inventory
 from shards.labelled import Pairs, among, blocked, denied, denied_by_name, distinct
 from shards.labels import phrase_id
 
-CALLED_PRESENT = 0.5  # presence from which on a model calls a phrase present
 LEAST_COVERED = 0.5  # share of an alarm's area that lies on known objects. Source: SAM 3 (arXiv 2511.16719)
 
 _Bool = NDArray[np.bool_]

@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from manifests.sample import CALLED_PRESENT
 from student.bootstrap import NUM_DRAWS, draw_weights
 from student.confusion import Confusion, mcc, only_two_sided
 from student.judged import Judged
 from student.readings import Drop
 
 METRICS = ("miou", "il_mcc")
-THRESHOLD = 0.5  # of presence
 
 _Floats = NDArray[np.float64]
 Verdict = Literal["within", "over"]
@@ -43,7 +43,7 @@ class Counts:
 
 def counts_of(judged: Judged, num_images: int) -> Counts:
     """The counts of a variant's answers; presence is said from 0.5 on, and judged where labels tell what is absent."""
-    said_n, masked_n = judged.presence_n >= THRESHOLD, judged.complete_n & judged.present_n
+    said_n, masked_n = judged.presence_n >= CALLED_PRESENT, judged.complete_n & judged.present_n
     present_n, absent_n = judged.present_n & judged.closed_n, ~judged.present_n & judged.closed_n
     columns = (
         np.where(masked_n, judged.overlaps.iou_n, 0.0),
@@ -103,4 +103,4 @@ def _value(metric: str, sums_xc: _Floats) -> _Floats:
 
 def num_flipped(base: Judged, found: Judged) -> int:
     """Prompts whose presence is said by one and denied by the other."""
-    return int(((base.presence_n >= THRESHOLD) != (found.presence_n >= THRESHOLD)).sum())
+    return int(((base.presence_n >= CALLED_PRESENT) != (found.presence_n >= CALLED_PRESENT)).sum())

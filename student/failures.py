@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from manifests import files
 from manifests.manifest import read_manifest
-from manifests.sample import KINDS, Mask
+from manifests.sample import CALLED_PRESENT, KINDS, Mask
 from shards.blocks import SampleIndex
 from shards.build_pictures import as_thumbnail, decode_at, find_pictures, open_sample, open_splits, read_ahead, those
 from shards.masks import downscale_mask_for_page, union
@@ -29,7 +29,6 @@ from student.failures_page import (
     write_failures_page,
 )
 from student.judged import Judged
-from student.measure import THRESHOLD
 from student.presence_metrics import says_present
 from student.readings import FAILURES_NAME, Reading
 from student.truth import true_masks
@@ -100,14 +99,16 @@ def write_failures(uri: str, evaluated: Evaluated, *, per_group: int = PER_GROUP
         StorageError: it cannot be written.
     """
     judged, evaluation = evaluated.judged, evaluated.evaluation
-    groups = choose_failures(judged, has_masks=evaluated.answers.has_masks, threshold=THRESHOLD, per_group=per_group)
+    groups = choose_failures(
+        judged, has_masks=evaluated.answers.has_masks, threshold=CALLED_PRESENT, per_group=per_group
+    )
     shown = np.unique(np.concatenate([np.zeros(0, np.int64), *(group.rows for group in groups)]))
     pictures = _Pictures(evaluated, shown)
     rows = [_row(evaluated, pictures, at, number) for number, group in enumerate(groups) for at in group.rows.tolist()]
     about = FailuresAbout(
         title=f"Failures of {evaluation.name}",
         what=_what(evaluated, len(rows)),
-        threshold=THRESHOLD,
+        threshold=CALLED_PRESENT,
         groups=[
             FailureGroup(name=one.name, title=one.title, num_found=one.num_found, num_asked=one.num_asked)
             for one in groups
@@ -122,7 +123,7 @@ def _what(evaluated: Evaluated, num_rows: int) -> str:
     one = evaluated.evaluation
     return (
         f"{num_rows} of the worst answers among {one.num_present + one.num_absent:,} prompts of {one.num_images:,} "
-        f"pictures: split {one.split} of {one.build}; answered present from {THRESHOLD} on"
+        f"pictures: split {one.split} of {one.build}; answered present from {CALLED_PRESENT} on"
     )
 
 

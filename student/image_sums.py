@@ -12,10 +12,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from manifests.sample import KINDS
+from manifests.sample import CALLED_PRESENT, KINDS
 from manifests.tables import IMAGE_SUMS, table_writer
 from student.judged import Judged
-from student.measure import THRESHOLD
 from student.presence_metrics import says_present
 
 _Number = NDArray[np.float64] | NDArray[np.int64] | NDArray[np.bool_]
@@ -36,7 +35,7 @@ def write_image_sums(uri: str, judged: Judged, keys: pa.Array, *, has_masks: boo
 
 def _parts(judged: Judged, *, has_masks: bool) -> Iterator[tuple[str, _Number, _Number]]:
     """Metric, and what each prompt adds to its numerator and denominator."""
-    said_n, told_n = says_present(judged.presence_n, THRESHOLD), judged.closed_n
+    said_n, told_n = says_present(judged.presence_n, CALLED_PRESENT), judged.closed_n
     present_n, absent_n = judged.present_n & told_n, ~judged.present_n & told_n
     hit_n, alarm_n, miss_n, quiet_n = said_n & present_n, said_n & absent_n, ~said_n & present_n, ~said_n & absent_n
     if has_masks:

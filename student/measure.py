@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from manifests.sample import KINDS
+from manifests.sample import CALLED_PRESENT, KINDS
 from student.blind import blind
 from student.bootstrap import NUM_DRAWS
 from student.calibration import calibration, scaled
@@ -28,7 +28,6 @@ from student.presence_metrics import hallucination, presence_auc, presence_metri
 from student.readings import Reading, Readings
 from student.saco_metrics import saco_metrics
 
-THRESHOLD = 0.5  # of presence, where none was chosen
 _SCALED = "_scaled"
 _MASK_METRICS = ("miou", "giou", "ciou")
 _UNGATED = ("miou", "miou_everything")  # mask metrics whatever presence says, so of all pictures
@@ -55,7 +54,7 @@ def pooled(judged: Judged, how: Measuring, sensitivity: Estimated) -> Readings:
     row_n, kind_n = judged.by_kind()
     asked = judged.take(row_n)
     found |= pope(
-        says_present(asked.presence_n, THRESHOLD),
+        says_present(asked.presence_n, CALLED_PRESENT),
         asked.present_n,
         kind_n,
         asked.image_n,
@@ -123,7 +122,7 @@ def _of_masks(judged: Judged, how: Measuring) -> Estimates:
         judged.overlaps,
         present_n=judged.present_n,
         complete_n=judged.complete_n,
-        said_n=says_present(judged.presence_n, THRESHOLD),
+        said_n=says_present(judged.presence_n, CALLED_PRESENT),
         image_n=judged.image_n,
         rng=how.rng(),
         num_draws=how.num_draws,
@@ -167,7 +166,7 @@ def _at_thresholds(
     presence_n: NDArray[np.float64], threshold: Value, metric: Callable[[NDArray[np.bool_]], Estimates]
 ) -> Estimates:
     """A metric of what is answered present at 0.5 and, under keys that say so, at val's threshold."""
-    found = metric(says_present(presence_n, THRESHOLD))
+    found = metric(says_present(presence_n, CALLED_PRESENT))
     if isinstance(threshold, Undefined):
         return found | {name + AT_VAL: threshold for name in found}
     return found | {name + AT_VAL: one for name, one in metric(says_present(presence_n, threshold)).items()}
@@ -192,7 +191,7 @@ def _saco(judged: Judged, how: Measuring) -> Estimates:
     found = saco_metrics(
         chosen.best_iou_n,
         chosen.num_instances_n,
-        says_present(chosen.presence_n, THRESHOLD),
+        says_present(chosen.presence_n, CALLED_PRESENT),
         chosen.image_n,
         rng=how.rng(),
         num_draws=how.num_draws,

@@ -18,14 +18,13 @@ from torch import Tensor
 
 from manifests import tables
 from manifests.errors import Rejected, TableError
-from manifests.sample import Mask, MaskState
+from manifests.sample import CALLED_PRESENT, Mask, MaskState
 from shards.batch import MASK_STATE_CODES, Batch
 from shards.images import letterbox_geometry
 from shards.labels import phrase_id
 from shards.masks import resize_mask_groups
 
 _COMPLETE = MASK_STATE_CODES[MaskState.COMPLETE]
-_PRESENT = 0.5  # presence from which on the teacher itself says present
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +132,7 @@ def read_soft_targets(uri: str, image_keys: Mapping[str, str]) -> SoftTargets:
             presence_n = rows["presence"].to_numpy().astype(np.float32)
             _require_probabilities(part, rows, presence_n, first=num_rows - begun)
             drawn = pc.greater(pc.binary_length(pc.struct_field(rows["mask"], "counts")), 0)
-            held = pc.if_else(pc.and_(drawn, pa.array(presence_n >= _PRESENT)), rows["mask"], None)
+            held = pc.if_else(pc.and_(drawn, pa.array(presence_n >= CALLED_PRESENT)), rows["mask"], None)
             for row, (key, phrase) in enumerate(_pairs(rows), start=num_rows):
                 row_of.setdefault(key, {})[ids.setdefault(phrase, phrase)] = row
             presences.append(presence_n)

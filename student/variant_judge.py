@@ -12,8 +12,9 @@ import numpy as np
 from rich.progress import Progress
 
 from manifests import files
+from manifests.sample import CALLED_PRESENT
 from student.answers import read_answers
-from student.drops import THRESHOLD, Counts, counts_of
+from student.drops import Counts, counts_of
 from student.export_record import Graph, graph_name
 from student.judged import Judged, judge
 from student.mask_metrics import mask_metrics
@@ -58,7 +59,7 @@ class VariantJudge:
 def readings_of(answered: Answered) -> Readings:
     """The metrics that are told of a variant, with their intervals."""
     judged = answered.judged
-    said_n = judged.presence_n >= THRESHOLD
+    said_n = judged.presence_n >= CALLED_PRESENT
     masks = mask_metrics(
         judged.overlaps,
         present_n=judged.present_n,
@@ -68,7 +69,7 @@ def readings_of(answered: Answered) -> Readings:
         rng=np.random.default_rng(0),
     )
     known = judged.for_presence()
-    known_said_n = known.presence_n >= THRESHOLD
+    known_said_n = known.presence_n >= CALLED_PRESENT
     presence = presence_metrics(known_said_n, known.present_n, known.image_n, rng=np.random.default_rng(0))
     told = {"miou": masks["miou"], "il_mcc": presence["il_mcc"], "il_fpr": presence["il_fpr"]}
     return as_readings(told)
