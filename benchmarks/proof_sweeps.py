@@ -111,6 +111,16 @@ SWEEPS = (
         },
     ),
     Sweep(
+        name="masks",
+        question="Weight of cross entropy beside Dice in the loss of masks",
+        base=_ARM["c"],
+        points={
+            "0": _point("masks-0", replace(_ARM["c"], student={"losses": {"mask_bce": 0.0}})),
+            "1": _ARM["c"],
+            "5": _point("masks-5", replace(_ARM["c"], student={"losses": {"mask_bce": 5.0}})),
+        },
+    ),
+    Sweep(
         name="begin",
         question="From scratch, or from a student that met presences alone",
         base=_ARM["c"],

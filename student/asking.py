@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from manifests import files
 from manifests.errors import Rejected, TableError
@@ -19,8 +21,11 @@ from manifests.tables import SAMPLES, VOCABULARIES, iterate_table, read_table
 from shards.blocks import SampleIndex, iterate_samples
 from shards.labels import normalise_phrase, phrase_id
 from shards.phrase_file import read_phrases
+from student.numbers import Numbers
 
 PLAN, VOCABULARY = "plan", "vocabulary"
+
+_TEXT = (1 << 32) - 1
 
 
 class Picture(NamedTuple):
@@ -73,15 +78,21 @@ class SameForAll:
         return list(self.phrases)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EachItsOwn:
-    """Phrases by the picture's key."""
+    """Phrases by the picture's key; as numbers, for there may be ten for each of some million pictures."""
 
-    phrases: Mapping[str, Sequence[str]]
+    number_of: Mapping[str, int]  # of each picture, by its key
+    phrases: Sequence[str]
+    first_i: NDArray[np.int64]  # where the phrases of picture i begin in `phrase_n`; one more for the end
+    phrase_n: NDArray[np.int32]
 
     def of(self, key: str) -> Sequence[str]:
         """See `Questions`."""
-        return self.phrases.get(key, ())
+        image = self.number_of.get(key)
+        if image is None:
+            return ()
+        return sorted(self.phrases[phrase] for phrase in self.phrase_n[self.first_i[image] : self.first_i[image + 1]])
 
     def digest(self, keys: Sequence[str]) -> str:
         """See `Questions`."""
@@ -89,7 +100,7 @@ class EachItsOwn:
 
     def all(self) -> list[str]:
         """See `Questions`."""
-        return sorted({phrase for asked in self.phrases.values() for phrase in asked})
+        return sorted({self.phrases[phrase] for phrase in np.unique(self.phrase_n)})
 
 
 def _digest(asked: object) -> str:
@@ -128,35 +139,68 @@ def read_questions(ask: str, index: SampleIndex) -> Questions:
         RecipeError: the text file is none, holds no phrase, or a line is no phrase.
     """
     if ask == PLAN:
-        return EachItsOwn(_planned(index))
+        return _planned(index)
     if ask == VOCABULARY:
         uri = files.join(index.folder, "vocabularies.parquet")
         named = read_table(uri, VOCABULARIES, ["phrase"])["phrase"].to_pylist()
-        return SameForAll(_distinct([*named, *EachItsOwn(_planned(index)).all()], uri))
+        return SameForAll(_distinct([*named, *_planned(index).all()], uri))
     if not files.exists(ask):
         raise TableError(
             f"--ask {ask}: there is no such file; expected plan, vocabulary, a text file with a phrase a line, or a "
             "Parquet table with key and phrase"
         )
     if ask.endswith(".parquet"):
-        return EachItsOwn(_from_table(ask, index))
+        return _from_table(ask, index)
     return SameForAll(sorted(read_phrases(ask, ask).phrases))
 
 
-def _planned(index: SampleIndex) -> dict[str, list[str]]:
-    asked: dict[str, set[str]] = {}
+class _Pairs:
+    """Pairs of a picture and what it is asked, while rows come in."""
+
+    def __init__(self) -> None:
+        self.images, self._texts = Numbers(), Numbers()
+        self._pairs = [np.zeros(0, np.int64)]  # numbers of picture and text, 32 bits each
+
+    def add(self, keys: pa.ChunkedArray, phrases: pa.ChunkedArray) -> None:
+        """Take some rows."""
+        if len(keys):
+            self._pairs.append(self.images.column(keys) << 32 | self._texts.column(phrases))
+
+    def questions(self, uri: str) -> EachItsOwn:
+        """What was read from `uri`, each once: of texts that differ in case alone, a picture is asked the first.
+
+        Raises:
+            TableError: a text is no phrase.
+        """
+        normal = {text: _normalise(text, uri) for text in self._texts.of}
+        texts = sorted(normal, key=lambda text: (phrase_id(normal[text]), text))
+        place_t = np.zeros(len(texts), np.int64)
+        place_t[[self._texts.of[text] for text in texts]] = np.arange(len(texts))
+        spellings = Numbers()
+        spelling_t = np.array([spellings.number(phrase_id(normal[text])) for text in texts], np.int64)
+
+        pairs = np.concatenate(self._pairs)
+        pair_n = np.unique(pairs & ~_TEXT | place_t[pairs & _TEXT])
+        _, first_n = np.unique(pair_n & ~_TEXT | spelling_t[pair_n & _TEXT], return_index=True)
+        image_n, text_n = pair_n[first_n] >> 32, pair_n[first_n] & _TEXT
+        return EachItsOwn(
+            number_of=self.images.of,
+            phrases=[normal[text] for text in texts],
+            first_i=np.searchsorted(image_n, np.arange(len(self.images.of) + 1)),
+            phrase_n=text_n.astype(np.int32),
+        )
+
+
+def _planned(index: SampleIndex) -> EachItsOwn:
+    pairs = _Pairs()
     uri = files.join(index.folder, "samples.parquet")
     for group in iterate_table(uri, SAMPLES, ["split", "image_key", "phrase"]):
-        _gather(group.filter(pc.equal(group["split"], index.split)), "image_key", asked)
-    return {key: sorted(phrases) for key, phrases in asked.items()}
+        rows = group.filter(pc.equal(group["split"], index.split))
+        pairs.add(rows["image_key"], rows["phrase"])
+    return pairs.questions(uri)
 
 
-def _gather(rows: pa.Table, key: str, asked: dict[str, set[str]]) -> None:
-    for one, phrase in zip(rows[key].to_pylist(), rows["phrase"].to_pylist(), strict=True):
-        asked.setdefault(one, set()).add(phrase)
-
-
-def _from_table(uri: str, index: SampleIndex) -> dict[str, list[str]]:
+def _from_table(uri: str, index: SampleIndex) -> EachItsOwn:
     try:
         with files.open_input(uri) as file:
             rows = pq.read_table(file, columns=["key", "phrase"])
@@ -164,8 +208,9 @@ def _from_table(uri: str, index: SampleIndex) -> dict[str, list[str]]:
         raise TableError(f"{uri}: expected a Parquet table with columns key and phrase: {error}") from error
     if rows.column_names != ["key", "phrase"] or rows["key"].null_count or rows["phrase"].null_count:
         raise TableError(f"{uri}: found columns {rows.column_names}; expected key and phrase, without nulls")
-    asked: dict[str, set[str]] = {}
-    _gather(rows, "key", asked)
+    pairs = _Pairs()
+    pairs.add(rows["key"], rows["phrase"])
+    asked = pairs.images.of
     if not asked:
         raise TableError(f"{uri}: holds no row; expected a key and a phrase to ask in each")
     strangers = sorted(asked.keys() - {key for key, _, _ in _samples(index)})
@@ -174,18 +219,22 @@ def _from_table(uri: str, index: SampleIndex) -> dict[str, list[str]]:
             f"{uri}: {len(strangers)} of {len(asked)} keys are no pictures of split {index.split} of {index.folder}, "
             f"{strangers[0]!r} first; expected image keys of that split. Leave the others out, or name their split"
         )
-    return {key: _distinct(sorted(phrases), uri) for key, phrases in asked.items()}
+    return pairs.questions(uri)
 
 
 def _distinct(phrases: Sequence[str], uri: str) -> list[str]:
     """The phrases, normalised and sorted; of those that differ in case alone, the first."""
     found: dict[str, str] = {}
     for phrase in phrases:
-        try:
-            normal = normalise_phrase(phrase)
-        except Rejected as error:
-            raise TableError(f"{uri}: {phrase[:60]!r} is no phrase: {error}; take it out") from error
+        normal = _normalise(phrase, uri)
         found.setdefault(phrase_id(normal), normal)
     if not found:
         raise TableError(f"{uri}: holds no phrase; expected at least one to ask")
     return sorted(found.values())
+
+
+def _normalise(phrase: str, uri: str) -> str:
+    try:
+        return normalise_phrase(phrase)
+    except Rejected as error:
+        raise TableError(f"{uri}: {phrase[:60]!r} is no phrase: {error}; take it out") from error

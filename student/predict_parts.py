@@ -12,23 +12,14 @@ from functools import partial
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from rich.progress import Progress
 
 from manifests import files
 from manifests.errors import PredictionError, TableError
+from manifests.sorted_rows import write_sorted
 from manifests.stage import Inline, run_stage
-from manifests.tables import (
-    PREDICTED_IMAGES,
-    PREDICTIONS,
-    ROW_GROUP,
-    TableWriter,
-    open_table,
-    read_metadata,
-    read_table,
-    table_writer,
-)
+from manifests.tables import PREDICTED_IMAGES, PREDICTIONS, TableWriter, open_table, read_metadata, table_writer
 from shards.blocks import SampleBytes, SampleIndex
 from student.asking import Picture, Questions, Shelf
 from student.mask_change import MOST_PROMPTS, mean_change
@@ -224,24 +215,16 @@ def join_parts(
     parts: Sequence[PredictPart], *, folder: str, out: str, images: str, metadata: Mapping[str, str]
 ) -> None:
     """Write the tables of all parts as one at `out` and one at `images`, sorted by key and phrase; `out` comes last."""
-    named = [part_tables(folder, part) for part in parts]
-    _join([uri for _, uri in named], images, PREDICTED_IMAGES, ["key"], metadata)
-    _join([uri for uri, _ in named], out, PREDICTIONS, ["key", "phrase"], metadata)
-
-
-def _join(uris: Sequence[str], out: str, schema: pa.Schema, order: Sequence[str], metadata: Mapping[str, str]) -> None:
-    rows = pa.concat_tables([read_table(uri, schema) for uri in uris])
-    places = pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in order])
-    with table_writer(out, schema, metadata) as writer:
-        for start in range(0, rows.num_rows, ROW_GROUP):
-            writer.add_table(rows.take(places.slice(start, ROW_GROUP)))
+    predictions, pictures = zip(*(part_tables(folder, part) for part in parts), strict=True)
+    write_sorted(pictures, images, PREDICTED_IMAGES, ["key"], work=folder, metadata=metadata)
+    write_sorted(predictions, out, PREDICTIONS, ["key", "phrase"], work=folder, metadata=metadata)
 
 
 def _remove_parts(folder: str) -> None:
     """Delete what the parts left, now that the joined tables hold it."""
     files.remove_unfinished(folder, below=())
     for name in files.names_in(folder):
-        if name.endswith((".parquet", ".json")):
+        if name.endswith((".parquet", ".json", ".arrow")):
             files.remove(files.join(folder, name))
     if files.is_local(folder):
         with suppress(OSError):  # somebody put something there

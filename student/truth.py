@@ -23,6 +23,7 @@ from manifests.recipe import SacoSource
 from manifests.sample import KINDS, Mask, MaskState
 from manifests.tables import IMAGES, LABELS, SAMPLES, iterate_groups, iterate_table
 from shards.labels import normalise_phrase, phrase_id
+from student.numbers import Numbers, encode_as_dictionary
 
 MASK_STATES = tuple(MaskState)
 NO_PROMPT = -1
@@ -81,7 +82,7 @@ class Places:
 
     def phrases_of(self, phrases: pa.Array | pa.ChunkedArray) -> _Int64:
         """The phrase of each text [R], or −1; texts are equal if their casefolded forms are."""
-        encoded = _dictionary(phrases)
+        encoded = encode_as_dictionary(phrases)
         found = np.array([*map(self._phrase, encoded.dictionary.to_pylist()), NO_PROMPT], np.int64)
         phrase_r: _Int64 = found[pc.fill_null(encoded.indices, len(found) - 1).to_numpy()]
         return phrase_r
@@ -154,40 +155,17 @@ def unpack(column: pa.ChunkedArray, rows: _Int64) -> Iterator[tuple[int, Any]]:
         yield from zip(chosen.tolist(), column.take(pa.array(chosen)).to_pylist(), strict=True)
 
 
-def _dictionary(column: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return pc.dictionary_encode(whole)
-
-
 def _numbers_in(column: pa.Array | pa.ChunkedArray, values: pa.Array) -> _Int64:
     """Where each value stands in `values`, or −1."""
     numbers: _Int64 = pc.fill_null(pc.index_in(column, value_set=values), NO_PROMPT).to_numpy().astype(np.int64)
     return numbers
 
 
-class _Numbers:
-    """Numbers for values, counted up from 0 in the order of first use."""
-
-    def __init__(self) -> None:
-        self.of: dict[str, int] = {}
-
-    def number(self, text: str) -> int:
-        """The number of `text`."""
-        return self.of.setdefault(text, len(self.of))
-
-    def column(self, column: pa.ChunkedArray) -> _Int64:
-        """The number of each value."""
-        encoded = _dictionary(column)
-        known = np.array([self.number(text) for text in encoded.dictionary.to_pylist()], np.int64)
-        numbers: _Int64 = known[encoded.indices.to_numpy()]
-        return numbers
-
-
 class _Reading:
     """The prompts of a split while row groups come in."""
 
     def __init__(self) -> None:
-        self._images, self._sources, self._texts = _Numbers(), _Numbers(), _Numbers()
+        self._images, self._sources, self._texts = Numbers(), Numbers(), Numbers()
         self._columns: dict[str, list[NDArray[np.int64]]] = {}
 
     def add(self, rows: pa.Table) -> None:
@@ -212,7 +190,7 @@ class _Reading:
     def truth(self, folder: str, manifest: Manifest, split: str) -> Truth:
         """All that was read, each pair of picture and phrase once."""
         columns = {name: np.concatenate(parts) for name, parts in self._columns.items()}
-        phrases = _Numbers()
+        phrases = Numbers()
         phrase_t = np.array([phrases.number(phrase_id(text)) for text in self._texts.of], np.int64)
         num_phrases = len(phrases.of)
         pair_r = columns["image"] * num_phrases + phrase_t[columns["text"]]
