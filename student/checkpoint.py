@@ -19,6 +19,7 @@ from manifests.errors import CheckpointError
 from student.config import TrainConfig
 from student.image_weights import is_plain_name
 from student.model import Student
+from student.predictor import MASK_THRESHOLD
 from student.readings import Start
 from student.run_record import Best, BuildUsed, TableUsed, ValChoice, require_schema
 
@@ -64,6 +65,11 @@ class CheckpointState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     loss_scale: float | None = None  # of float16 on a GPU
     loss_scale_steps: int = 0  # updates since it grew
     running: dict[str, Running] = {}
+
+    @property
+    def mask_threshold(self) -> float:
+        """Above which a pixel of these weights' masks is set; val chose it for the best ones alone."""
+        return self.best.mask_threshold if self.best is not None and self.best.step == self.step else MASK_THRESHOLD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,8 @@ def choose_on_val(
     Raises:
         AbsentiaError: a val cannot be read, or the weights answer with what is no number.
     """
-    predictor = TorchPredictor(load_student(run).student.to(device), name=name_of(run))
+    loaded = load_student(run)
+    predictor = TorchPredictor(loaded.student.to(device), name=name_of(run), mask_threshold=loaded.state.mask_threshold)
     digests = sorted(used.sha256 for used in builds.values())
     if why_not:
         return ValChoice(student=predictor.digest(), builds=digests, num_prompts=0, why_not=why_not)

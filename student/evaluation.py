@@ -16,7 +16,8 @@ from student.estimates import Estimated, Undefined, number_of
 from student.fitted import FITTED_SPLIT, Fitted, fit_on_val
 from student.judged import Judged, judge
 from student.measure import Measuring, by_kind, by_phrase, by_source, pooled
-from student.predict import images_table
+from student.predict import MASK_THRESHOLD_KEY, images_table
+from student.predictor import MASK_THRESHOLD
 from student.readings import Evaluation
 from student.sensitivity import prompt_sensitivity
 from student.truth import Truth, read_truth
@@ -92,7 +93,7 @@ def evaluate(asked: Asked, *, progress: Progress | None = None) -> Evaluated:
         by_phrase=of_phrases,
         reliability=reliability(told.presence_n, told.present_n),
         counted=answers.counted,
-        notes=list(_notes(truth, judged, answers, fitted)),
+        notes=[*_notes(truth, judged, answers, fitted), *_of_masks(truth, asked.predictions)],
     )
     return Evaluated(evaluation=evaluation, truth=truth, answers=answers, judged=judged)
 
@@ -122,6 +123,14 @@ def _sensitivity(truth: Truth, predictions: str, how: Measuring) -> Estimated:
     of_split = table.filter(pc.is_in(table["key"], value_set=truth.keys))
     sensitivity_i = pc.fill_null(of_split["prompt_sensitivity"], float("nan")).to_numpy()
     return prompt_sensitivity(sensitivity_i, rng=how.rng(), num_draws=how.num_draws)
+
+
+def _of_masks(truth: Truth, predictions: str) -> Iterator[str]:
+    """From where on a pixel is set, if not from one half on."""
+    threshold = read_metadata(predictions, PREDICTIONS).get(MASK_THRESHOLD_KEY, str(MASK_THRESHOLD))
+    if threshold != str(MASK_THRESHOLD):
+        here = f"; {FITTED_SPLIT} is judged here, so mIoU is overstated" if truth.split == FITTED_SPLIT else ""
+        yield f"a pixel of a mask is set above {threshold}, which {FITTED_SPLIT} chose when the model was trained{here}"
 
 
 def _notes(truth: Truth, judged: Judged, answers: Answers, fitted: Fitted) -> Iterator[str]:

@@ -13,6 +13,7 @@ import msgspec
 
 from manifests import files
 from manifests.errors import ExportError
+from student.predictor import MASK_THRESHOLD
 from student.readings import write_json
 
 EXPORT_SCHEMA = 1
@@ -36,6 +37,7 @@ class VariantRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     num_phrases: int  # of one call
     temperature: float | None = None  # what val chose for the student in float; None where the run keeps no choice
     threshold: float | None = None  # "present" is said from this presence on
+    mask_threshold: float = MASK_THRESHOLD  # a pixel is set above it, which val chose, too
     sha256: dict[str, str] = {}  # of each graph's file
 
 

@@ -120,6 +120,7 @@ def record_of(wanted: Wanted, loaded: Loaded) -> VariantRecord:
         num_phrases=wanted.num_phrases,
         temperature=choice.temperature if choice and is_of_these else None,
         threshold=choice.threshold if choice and is_of_these else None,
+        mask_threshold=loaded.state.mask_threshold,
     )
 
 

@@ -1,6 +1,6 @@
 """Masks at a picture's own size, from probabilities on a coarse grid, as run lengths and never unpacked.
 
-Between two cells of a column the probability is linear, so it crosses one half once at most, and where is known. The
+Between two cells of a column the probability is linear, so it crosses a threshold once at most, and where is known. The
 cost goes with the cells and the width of the picture, not with its pixels: ten times less than to fill those of SA-1B.
 """
 
@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from shards.images import Letterbox
 from shards.masks import mask_from_runs
 
-THRESHOLD = 0.5  # a pixel is set above it
 _CELLS_AT_ONCE = 4_000_000  # of h x W: bounds the working arrays
 
 _Float = NDArray[np.float32]
 _Int64 = NDArray[np.int64]
 
 
-def draw_masks(masks_phw: _Float, letterbox: Letterbox, side: int, *, height: int, width: int) -> list[str]:
+def draw_masks(
+    masks_phw: _Float, letterbox: Letterbox, side: int, *, height: int, width: int, threshold: float
+) -> list[str]:
     """COCO's counts of each mask at `height` x `width`, bilinear from its cells; "" where no pixel is set.
 
     Args:
@@ -30,6 +31,7 @@ def draw_masks(masks_phw: _Float, letterbox: Letterbox, side: int, *, height: in
         side: Of the square in the letterbox's pixels.
         height: Of the picture.
         width: Of the picture.
+        threshold: A pixel is set above it.
     """
     _, grid_height, grid_width = masks_phw.shape
     place_y = _places(height, letterbox.scaled_height, letterbox.top, side, grid_height)
@@ -37,7 +39,7 @@ def draw_masks(masks_phw: _Float, letterbox: Letterbox, side: int, *, height: in
     at_once = max(1, _CELLS_AT_ONCE // (grid_height * width))
     counts: list[str] = []
     for start in range(0, len(masks_phw), at_once):
-        counts += _draw(masks_phw[start : start + at_once], place_y, place_x)
+        counts += _draw(masks_phw[start : start + at_once], place_y, place_x, threshold)
     return counts
 
 
@@ -64,15 +66,15 @@ def _span(scaled: int, before: int, side: int, cells: int) -> tuple[int, int]:
     return first, last
 
 
-def _draw(masks_phw: _Float, place_y: NDArray[np.float64], place_x: NDArray[np.float64]) -> list[str]:
+def _draw(masks_phw: _Float, place_y: NDArray[np.float64], place_x: NDArray[np.float64], threshold: float) -> list[str]:
     height, width = len(place_y), len(place_x)
     top = int(place_y[0])  # places ascend
     columns_phw = _columns(masks_phw[:, top : int(np.ceil(place_y[-1])) + 1], place_x)
-    above_phw = columns_phw > THRESHOLD
+    above_phw = columns_phw > threshold
     mask_t, cell_t, column_t = np.nonzero(above_phw[:, 1:] != above_phw[:, :-1])
     before_t = columns_phw[mask_t, cell_t, column_t].astype(np.float64)
     after_t = columns_phw[mask_t, cell_t + 1, column_t].astype(np.float64)
-    crossing_t = top + cell_t + (THRESHOLD - before_t) / (after_t - before_t)
+    crossing_t = top + cell_t + (threshold - before_t) / (after_t - before_t)
     right_t, left_t = (np.searchsorted(place_y, crossing_t, side) for side in ("right", "left"))
     row_t = np.where(after_t > before_t, right_t, left_t)
     inside = row_t < height

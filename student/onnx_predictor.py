@@ -29,6 +29,7 @@ class OnnxPredictor(Predictor):
         self.record = record
         self.name = f"onnx {record.name}"
         self.size = record.size
+        self.mask_threshold = record.mask_threshold
         self.stretch = False
         self._digest = hashlib.sha256(b"".join(hashlib.sha256(graphs[graph]).digest() for graph in GRAPHS)).hexdigest()
         self._sessions = {graph: open_session(graph, graphs[graph], threads) for graph in GRAPHS}

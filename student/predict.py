@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 BATCH = 16
 SAM3 = "sam3:"
-MASKS, DRAWN = "masks", "drawn"  # in a table's metadata: an empty mask there is one that the model left empty
+MASK_THRESHOLD_KEY = "mask_threshold"  # in a table's metadata
+MASKS, DRAWN = "masks", "drawn"  # likewise: an empty mask there is one that the model left empty
 _SUFFIX = ".parquet"
 _log = logging.getLogger(__name__)
 
@@ -81,8 +82,9 @@ def open_predictor(source: str, *, device: str = "auto", threads: int | None = N
     from student.checkpoint import load_student
     from student.torch_predictor import TorchPredictor
 
-    student = load_student(source).student.to(_torch_device(device, threads))
-    return TorchPredictor(student, name=name_of(source))
+    loaded = load_student(source)
+    student = loaded.student.to(_torch_device(device, threads))
+    return TorchPredictor(student, name=name_of(source), mask_threshold=loaded.state.mask_threshold)
 
 
 def _torch_device(device: str, threads: int | None) -> "torch.device":
@@ -149,7 +151,7 @@ def predict_split(
             predictor, index, shelves, phrases, folder=features, batch_size=batch_size, progress=progress
         )
     work = out.removesuffix(_SUFFIX) + ".parts"
-    metadata = {"ask": os.path.basename(ask), MASKS: DRAWN}
+    metadata = {"ask": os.path.basename(ask), MASKS: DRAWN, MASK_THRESHOLD_KEY: str(predictor.mask_threshold)}
     num_prompts = write_predictions(
         asking, parts, out=out, images=images_table(out), work=work, metadata=metadata, progress=progress
     )

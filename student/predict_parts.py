@@ -63,12 +63,12 @@ class Asking:
 
 def predict_parts(asking: Asking, shelves: Sequence[Shelf]) -> list[PredictPart]:
     """A part for each shard; its name holds the digest of all that decides its rows."""
-    digest = asking.predictor.digest()
+    digest, threshold = asking.predictor.digest(), asking.predictor.mask_threshold
     parts = []
     for shelf in shelves:
         pictures = [picture for picture in shelf.pictures if asking.questions.of(picture.key)]
         asked = asking.questions.digest([picture.key for picture in pictures])
-        decides = msgspec.json.encode([_VERSION, digest, asking.batch_size, shelf.sha256, asked])
+        decides = msgspec.json.encode([_VERSION, digest, threshold, asking.batch_size, shelf.sha256, asked])
         if pictures:
             name = f"{shelf.shard}-{hashlib.sha256(decides).hexdigest()[:16]}"
             parts.append(PredictPart(name=name, pictures=pictures))
@@ -174,6 +174,7 @@ class _Gathered:
     def __init__(self, picture: Picture, predictor: Predictor) -> None:
         self.picture = picture
         self._side = predictor.size
+        self._threshold = predictor.mask_threshold
         self._letterbox = letterbox_of(picture, predictor.size, stretch=predictor.stretch)
         self._where = f"{predictor.name}: {picture.key}"
         self._cells: list[NDArray[np.float32]] = []  # of the first prompts
@@ -184,7 +185,9 @@ class _Gathered:
             return
         _require_answers(found, phrases, self._where)
         height, width = self.picture.height, self.picture.width
-        counts = draw_masks(found.masks_phw, self._letterbox, self._side, height=height, width=width)
+        counts = draw_masks(
+            found.masks_phw, self._letterbox, self._side, height=height, width=width, threshold=self._threshold
+        )
         masks = [{"size": [height, width], "counts": text} for text in counts]
         rows.add_columns([self.picture.key] * len(phrases), phrases, found.presence_p.tolist(), masks)
         if room := MOST_PROMPTS - sum(map(len, self._cells)):

@@ -13,6 +13,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+MASK_THRESHOLD = 0.5  # of models for which no val has chosen another
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Predicted:
@@ -27,6 +29,7 @@ class Predictor(Protocol):
 
     name: str  # for people: "student", "onnx int8-int4", "sam3"
     size: int  # side of the square pictures that it wants, in pixels
+    mask_threshold: float = MASK_THRESHOLD  # a pixel of a mask is set above it
     stretch: bool = False  # True: pictures fill the square, whatever their shape; False: letterboxed, as in training
 
     @abstractmethod

@@ -10,6 +10,7 @@ import msgspec
 from manifests import files
 from manifests.errors import CheckpointError
 from manifests.manifest import read_manifest
+from student.predictor import MASK_THRESHOLD
 from student.readings import Start, write_json
 
 RUN_SCHEMA = 1
@@ -41,6 +42,7 @@ class Best(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     step: int
     value: float
     metric: str  # what `value` is: il_mcc + miou, or what of it the labels of val allow
+    mask_threshold: float = MASK_THRESHOLD  # above which a pixel is set: that of their largest mIoU on val
 
 
 class ValChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from manifests.errors import RecipeError
 from student.model import Seen, Student
-from student.predictor import FeatureGiver, Predicted, Predictor
+from student.predictor import MASK_THRESHOLD, FeatureGiver, Predicted, Predictor
 from student.tokens import tokenize
 
 _KEPT_PHRASES = 100_000  # whose rows are kept: 50 MB at the default width
@@ -27,8 +27,9 @@ class TorchPredictor(Predictor, FeatureGiver):
     rows are dropped when the text tower is trained on.
     """
 
-    def __init__(self, student: Student, *, name: str = "student") -> None:
+    def __init__(self, student: Student, *, name: str = "student", mask_threshold: float = MASK_THRESHOLD) -> None:
         self.name = name
+        self.mask_threshold = mask_threshold
         self.size = student.config.size
         self.stretch = False
         self.student = student

@@ -135,7 +135,7 @@ class Trainer:
             if self.history is not None:
                 self.history.add_validation(place.phase, place.epoch, standing.step, found)
             if standing.best is None or value >= standing.best.value:
-                self._keep(Best(step=standing.step, value=value, metric=metric))
+                self._keep(Best(step=standing.step, value=value, metric=metric, mask_threshold=found.mask_threshold))
         standing.validated = standing.step
         self._save()
         self.since = perf_counter(), standing.step

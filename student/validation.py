@@ -19,7 +19,10 @@ from student.distributed import Ranks
 from student.lesson import require_mask_size
 from student.losses import masked, presence_loss
 from student.model import Answer, Student
+from student.predictor import MASK_THRESHOLD
 from student.tokens import ask
+
+_THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))  # for pixels, one half among them
 
 
 class Validation(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +34,8 @@ class Validation(msgspec.Struct, frozen=True, kw_only=True):
     num_present: int
     num_absent: int
     num_masked: int
+    mask_threshold: float = MASK_THRESHOLD  # of the largest mIoU
+    miou_there: float | None = None
 
 
 def validate(
@@ -38,7 +43,7 @@ def validate(
 ) -> Validation:
     """The figures of `student` over all ranks' batches."""
     student.eval()
-    counts_n = torch.zeros(8, dtype=torch.float64)
+    counts_n = torch.zeros(7 + len(_THRESHOLDS), dtype=torch.float64)
     with torch.inference_mode(), autocast:
         for batch in loader:
             counts_n += _count(student, batch, config, ranks.device)
@@ -47,7 +52,7 @@ def validate(
 
 
 def _count(student: Student, batch: Batch, config: TrainConfig, device: torch.device) -> Tensor:
-    """Loss and number of prompts; true and false presences and absences; IoU and number of masks."""
+    """Loss and number of prompts; true and false presences and absences; number of masks, IoU at each threshold."""
     require_mask_size(batch)
     asked = ask(batch.phrases, context=config.model.context).to(device)
     batch = batch.to(device)
@@ -60,29 +65,40 @@ def _count(student: Student, batch: Batch, config: TrainConfig, device: torch.de
         (~said_bp & present_bp & valid_bp).sum(),
         (~said_bp & ~present_bp & valid_bp).sum(),
     ]
-    iou, num = _overlap(answer, batch)
-    return torch.stack([found.double().cpu() for found in (loss.total, loss.num, *confusion, iou, num)])
+    num, *ious = _overlap(answer, batch)
+    return torch.stack([found.double().cpu() for found in (loss.total, loss.num, *confusion, num, *ious)])
 
 
-def _overlap(answer: Answer, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The sum of IoU over whole masks that are not empty at this size, and their number."""
+def _overlap(answer: Answer, batch: Batch) -> list[Tensor]:
+    """The number of whole masks that are not empty at this size, and the sum of their IoU at each threshold."""
     taught_bp = masked(batch)
-    said_nmm, true_nmm = answer.masks_bphw[taught_bp] > 0, batch.masks[taught_bp]
-    both_n, either_n = (said_nmm & true_nmm).sum((1, 2)), (said_nmm | true_nmm).sum((1, 2))
+    logits_nmm, true_nmm = answer.masks_bphw[taught_bp], batch.masks[taught_bp]
     visible_n = true_nmm.any(2).any(1)
-    return (both_n / either_n.clamp(min=1))[visible_n].sum(), visible_n.sum()
+    return [
+        visible_n.sum(),
+        *(_iou(logits_nmm > math.log(least / (1 - least)), true_nmm)[visible_n].sum() for least in _THRESHOLDS),
+    ]
+
+
+def _iou(said_nmm: Tensor, true_nmm: Tensor) -> Tensor:
+    both_n, either_n = (said_nmm & true_nmm).sum((1, 2)), (said_nmm | true_nmm).sum((1, 2))
+    return both_n / either_n.clamp(min=1)
 
 
 def summarise(counts_n: Tensor) -> Validation:
     """The figures of summed counts."""
-    loss, num, tp, fp, fn, tn, iou, num_masked = counts_n.tolist()
+    loss, num, tp, fp, fn, tn, num_masked, *ious = counts_n.tolist()
+    iou_of = dict(zip(_THRESHOLDS, ious, strict=True))
+    chosen = max(iou_of, key=lambda least: (iou_of[least], -abs(least - MASK_THRESHOLD)))
     return Validation(
         presence_loss=loss / num if num else None,
         il_mcc=matthews(tp, fp, fn, tn),
-        miou=iou / num_masked if num_masked else None,
+        miou=iou_of[MASK_THRESHOLD] / num_masked if num_masked else None,
         num_present=int(tp + fn),
         num_absent=int(fp + tn),
         num_masked=int(num_masked),
+        mask_threshold=chosen,
+        miou_there=iou_of[chosen] / num_masked if num_masked else None,
     )
 
 

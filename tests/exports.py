@@ -11,7 +11,7 @@ from student.export_record import Graph, VariantRecord
 from student.graphs import Graphs, encode_graphs, export_graphs
 from student.model import Student
 from student.onnx_predictor import OnnxPredictor
-from student.run_record import ValChoice
+from student.run_record import Best, ValChoice
 from student.torch_predictor import TorchPredictor
 
 PHRASES = 3  # of one call
@@ -90,6 +90,7 @@ def write_run(folder: Path, student: Student, choice: ValChoice | None = None) -
         one_class=False,
         positives_only=False,
         finished=True,
+        best=Best(step=1, value=0.5, metric="miou", mask_threshold=0.2),
         choice=choice,
     )
     tensors = {MODEL + name: tensor for name, tensor in student.state_dict().items()}

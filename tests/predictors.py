@@ -13,7 +13,7 @@ from student.checkpoint import MODEL, CheckpointState, write_checkpoint
 from student.config import ModelConfig, TrainConfig
 from student.model import Student
 from student.predict import Summary, predict_split
-from student.predictor import Predicted, Predictor
+from student.predictor import MASK_THRESHOLD, Predicted, Predictor
 from student.run_record import RunRecord, write_run
 
 SIZE, CELLS = 64, 16  # sides of pictures and of masks
@@ -35,6 +35,7 @@ class Brightness(Predictor):
 
     name: str = "brightness"
     size: int = SIZE
+    mask_threshold: float = MASK_THRESHOLD
     stretch: bool = False
     num_seen: int = 0
     asked: list[list[str]] = field(default_factory=list)

@@ -7,10 +7,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 
 from manifests import tables
+from manifests.sample import MaskState
 from manifests.stage import progress_bar
+from shards.batch import MASK_STATE_CODES, Batch
 from student.config import AugmentConfig, ModelConfig, OptimiserConfig, TrainConfig, encode_config
 from student.distributed import Ranks
 from student.history import LossLine, ValLine, read_history
@@ -122,3 +125,29 @@ def write_teacher(build: Path, folder: Path, *, width: int = 6, without: Sequenc
             row = rng.normal(size=width)
             writer.add(key, phrase, [], (row / np.linalg.norm(row)).astype(np.float16))
     return path
+
+
+def make_batch(*, padding: int = 0) -> Batch:
+    """Two pictures: one with a cat and no dog, one without a cat; `padding` prompts besides."""
+    width = 2 + padding
+    present = torch.zeros(2, width, dtype=torch.bool)
+    present[0, 0] = True
+    valid = torch.zeros(2, width, dtype=torch.bool)
+    valid[0, :2] = valid[1, :1] = True
+    masks = torch.zeros(2, width, 16, 16, dtype=torch.bool)
+    masks[0, 0, 4:9, 4:9] = True
+    images = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    return Batch(
+        images=images,
+        sizes=torch.full((2, 2), 64),
+        phrases=[["cat", "dog", *["kite"] * padding], ["cat"]],
+        present=present,
+        masks=masks,
+        mask_state=torch.full((2, width), MASK_STATE_CODES[MaskState.COMPLETE], dtype=torch.int8),
+        kinds=torch.full((2, width), -1, dtype=torch.int8),
+        valid=valid,
+        keys=["a", "b"],
+        epochs=torch.zeros(2, dtype=torch.int64),
+        position=2,
+        features=None,
+    )

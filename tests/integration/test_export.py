@@ -111,7 +111,8 @@ def test_every_variant_is_judged_against_both_bases_on_both_metrics(made: Made) 
 def test_every_variant_carries_what_val_chose_for_the_student(made: Made) -> None:
     for name in read_export(str(made.out)).variants:
         variant = read_variant_record(str(made.out / name))
-        assert (variant.temperature, variant.threshold) == (1.25, 0.375)
+        assert (variant.temperature, variant.threshold, variant.mask_threshold) == (1.25, 0.375, 0.2)
+        assert open_predictor(str(made.out / name)).mask_threshold == 0.2
 
 
 def test_files_memory_and_latency_of_each_variant_are_told(made: Made) -> None:

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from manifests.stage import progress_bar
-from student.checkpoint import CheckpointState, load_student, read_checkpoint
+from student.checkpoint import CheckpointState, load_student, read_checkpoint, write_checkpoint
 from student.choosing import choose_on_val
 from student.evaluate import Options, evaluate_into
 from student.exporting import Wanted, record_of
+from student.history import ValLine, read_history
 from student.model import Student
+from student.predict import open_predictor
 from student.preparing import Request, prepare
 from student.readings import Evaluation
 from student.run_record import RunRecord, ValChoice, build_used, read_run, write_run
@@ -233,3 +235,21 @@ def test_weights_that_nothing_was_chosen_for_are_exported_without(tmp_path: Path
             threads=1,
         )
         assert record_of(wanted, load_student(str(folder))).threshold == expected
+
+
+def test_masks_are_drawn_above_what_val_chose_for_these_very_weights(boxes: Path, run: Path, tmp_path: Path) -> None:
+    best = state_of(run).best
+    assert best is not None
+    lines = [line for line in read_history(str(run)) if isinstance(line, ValLine) and line.step == best.step]
+    assert best.mask_threshold == lines[0].val["mask_threshold"]
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    for which in ("best", "last"):
+        found = read_checkpoint(str(moved / f"{which}.safetensors"))
+        state = msgspec.structs.replace(found.state, best=msgspec.structs.replace(best, mask_threshold=0.15))
+        write_checkpoint(found.uri, found.tensors, state)
+    assert open_predictor(str(moved), device="cpu").mask_threshold == 0.15
+    note = "a pixel of a mask is set above 0.15, which val chose when the model was trained"
+    assert note in evaluation_of(moved, boxes, tmp_path / "out").notes
+    last = state_of(moved, "last")
+    assert last.mask_threshold == (0.15 if last.step == best.step else 0.5)

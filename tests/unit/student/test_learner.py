@@ -17,36 +17,10 @@ from student.soft_targets import blend_masks
 from student.stepping import Stepper
 from student.teacher import Teacher
 from student.tokens import ask
-from tests.students import TINY, tiny_config
+from tests.students import TINY, make_batch, tiny_config
 
 PLAIN = AugmentConfig(flip=0, crop=0, brightness=0)
 COMPLETE, NONE = MASK_STATE_CODES[MaskState.COMPLETE], MASK_STATE_CODES[MaskState.NONE]
-
-
-def make_batch(*, padding: int = 0) -> Batch:
-    """Two pictures: one with a cat and no dog, one without a cat; `padding` prompts besides."""
-    width = 2 + padding
-    present = torch.zeros(2, width, dtype=torch.bool)
-    present[0, 0] = True
-    valid = torch.zeros(2, width, dtype=torch.bool)
-    valid[0, :2] = valid[1, :1] = True
-    masks = torch.zeros(2, width, 16, 16, dtype=torch.bool)
-    masks[0, 0, 4:9, 4:9] = True
-    images = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    return Batch(
-        images=images,
-        sizes=torch.full((2, 2), 64),
-        phrases=[["cat", "dog", *["kite"] * padding], ["cat"]],
-        present=present,
-        masks=masks,
-        mask_state=torch.full((2, width), COMPLETE, dtype=torch.int8),
-        kinds=torch.full((2, width), -1, dtype=torch.int8),
-        valid=valid,
-        keys=["a", "b"],
-        epochs=torch.zeros(2, dtype=torch.int64),
-        position=2,
-        features=None,
-    )
 
 
 def make_learner(teacher_width: int | None = None) -> Learner:

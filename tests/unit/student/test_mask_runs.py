@@ -43,45 +43,50 @@ def place(pixel: int, number: int, scaled: int, before: int, side: int, cells: i
     cells=st.sampled_from([1, 2, 8, 16]),
     seed=st.integers(0, 2**32 - 1),
     smooth=st.booleans(),
+    threshold=st.sampled_from([0.1, 0.5, 0.75]),
 )
-def test_masks_are_those_of_filling_every_pixel(height: int, width: int, cells: int, seed: int, smooth: bool) -> None:
+def test_masks_are_those_of_filling_every_pixel(
+    height: int, width: int, cells: int, seed: int, smooth: bool, threshold: float
+) -> None:
     masks_phw = np.random.default_rng(seed).random((3, cells, cells), np.float32)
     if smooth:
         masks_phw = (np.round(masks_phw * 4) / 4).astype(
             np.float32
         )  # crossings on pixel centres, cells of exactly one half
     letterbox = letterbox_geometry(width, height, 32)
-    counts = draw_masks(masks_phw, letterbox, 32, height=height, width=width)
+    counts = draw_masks(masks_phw, letterbox, 32, height=height, width=width, threshold=threshold)
     for mask_hw, text in zip(masks_phw, counts, strict=True):
         expected = naive(mask_hw, letterbox, 32, height, width)
         found = mask_to_array(Mask(size=(height, width), counts=text)) if text else np.zeros((height, width), np.bool_)
-        sure = np.abs(expected - 0.5) > 1e-6
-        assert np.array_equal(found[sure], (expected > 0.5)[sure])
+        sure = np.abs(expected - threshold) > 1e-6
+        assert np.array_equal(found[sure], (expected > threshold)[sure])
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0.2, False), (0.9, True)])
 def test_a_mask_of_one_value_is_empty_or_all_of_the_picture(value: float, expected: bool) -> None:
     masks_phw = np.full((1, 16, 16), value, np.float32)
-    (text,) = draw_masks(masks_phw, letterbox_geometry(300, 100, 64), 64, height=100, width=300)
+    (text,) = draw_masks(masks_phw, letterbox_geometry(300, 100, 64), 64, height=100, width=300, threshold=0.5)
     assert text == (mask_from_array(np.ones((100, 300), np.bool_)).counts if expected else "")
 
 
 def test_what_lies_in_the_padding_is_not_drawn() -> None:
     masks_phw = np.zeros((1, 16, 16), np.float32)
     masks_phw[:, :5] = masks_phw[:, 11:] = 1  # a picture of 3 to 1 lies in rows 5.3 to 10.7
-    assert draw_masks(masks_phw, letterbox_geometry(300, 100, 64), 64, height=100, width=300) == [""]
+    assert draw_masks(masks_phw, letterbox_geometry(300, 100, 64), 64, height=100, width=300, threshold=0.5) == [""]
 
 
 def test_many_masks_are_drawn_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     masks_phw = np.random.default_rng(4).random((9, 8, 8), np.float32)
     letterbox = letterbox_geometry(50, 70, 64)
-    together = draw_masks(masks_phw, letterbox, 64, height=70, width=50)
+    together = draw_masks(masks_phw, letterbox, 64, height=70, width=50, threshold=0.5)
     monkeypatch.setattr("student.mask_runs._CELLS_AT_ONCE", 1000)
-    assert draw_masks(masks_phw, letterbox, 64, height=70, width=50) == together
+    assert draw_masks(masks_phw, letterbox, 64, height=70, width=50, threshold=0.5) == together
 
 
 def test_a_pixel_of_exactly_one_half_is_not_set_whichever_way_the_mask_goes() -> None:
     rising_hw = np.array([[0.25, 0.25], [0.75, 0.75]], np.float32)
-    counts = draw_masks(np.stack([rising_hw, rising_hw[::-1]]), Letterbox(2, 2, 0, 0), 2, height=3, width=1)
+    counts = draw_masks(
+        np.stack([rising_hw, rising_hw[::-1]]), Letterbox(2, 2, 0, 0), 2, height=3, width=1, threshold=0.5
+    )
     drawn = [mask_to_array(Mask(size=(3, 1), counts=text))[:, 0].tolist() for text in counts]
     assert drawn == [[False, False, True], [True, False, False]]

@@ -137,6 +137,30 @@ def test_what_was_done_of_another_question_is_not_taken_over(build: str, tmp_pat
     assert rows["phrase"].to_pylist() == ["gnu"] * summary.pictures
 
 
+def test_pixels_are_set_above_the_models_own_threshold(build: str, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(Brightness(stop_after=20), build, tmp_path / "p.parquet", batch_size=4)
+    run(Brightness(mask_threshold=0.2), build, tmp_path / "p.parquet", batch_size=4)
+    assert read_metadata(str(tmp_path / "p.parquet"), PREDICTIONS)["mask_threshold"] == "0.2"
+    run(Brightness(), build, tmp_path / "half.parquet", batch_size=4)
+    low, half = (_areas(tmp_path / name) for name in ("p.parquet", "half.parquet"))
+    assert len(low) == len(half)
+    assert all(one >= other for one, other in zip(low, half, strict=True)), "nothing is left of the other threshold"
+    assert sum(low) > 1.2 * sum(half)
+    again = Brightness()
+    run(again, build, tmp_path / "p.parquet", batch_size=4)
+    assert again.num_seen > 0, "a finished table of another threshold is another table"
+    assert (tmp_path / "p.parquet").read_bytes() == (tmp_path / "half.parquet").read_bytes()
+
+
+def _areas(table: Path) -> list[int]:
+    masks = read_table(str(table), PREDICTIONS)["mask"].to_pylist()
+    return [
+        int(mask_to_array(Mask(size=tuple(mask["size"]), counts=mask["counts"])).sum()) if mask["counts"] else 0
+        for mask in masks
+    ]
+
+
 def test_a_finished_table_is_not_computed_again_and_another_question_is(build: str, tmp_path: Path) -> None:
     run(Brightness(), build, tmp_path / "p.parquet")
     before = (tmp_path / "p.parquet").read_bytes()
