@@ -97,7 +97,7 @@ SWEEPS = (
         base=_ARM["c"],
         points={
             "the arms' own": _ARM["c"],
-            **{str(num): _point(f"epochs-{num}", replace(_ARM["c"], epochs=num)) for num in (2, 5, 20)},
+            **{str(num): _point(f"epochs-{num}", replace(_ARM["c"], epochs=num)) for num in (2, 5, 10, 20)},
         },
     ),
     Sweep(

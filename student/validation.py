@@ -74,10 +74,8 @@ def _overlap(answer: Answer, batch: Batch) -> list[Tensor]:
     taught_bp = masked(batch)
     logits_nmm, true_nmm = answer.masks_bphw[taught_bp], batch.masks[taught_bp]
     visible_n = true_nmm.any(2).any(1)
-    return [
-        visible_n.sum(),
-        *(_iou(logits_nmm > math.log(least / (1 - least)), true_nmm)[visible_n].sum() for least in _THRESHOLDS),
-    ]
+    least = [math.log(threshold / (1 - threshold)) for threshold in _THRESHOLDS]
+    return [visible_n.sum(), *(_iou(logits_nmm > logit, true_nmm)[visible_n].sum() for logit in least)]
 
 
 def _iou(said_nmm: Tensor, true_nmm: Tensor) -> Tensor:
@@ -89,7 +87,7 @@ def summarise(counts_n: Tensor) -> Validation:
     """The figures of summed counts."""
     loss, num, tp, fp, fn, tn, num_masked, *ious = counts_n.tolist()
     iou_of = dict(zip(_THRESHOLDS, ious, strict=True))
-    chosen = max(iou_of, key=lambda least: (iou_of[least], -abs(least - MASK_THRESHOLD)))
+    chosen = max(iou_of, key=lambda threshold: (iou_of[threshold], -abs(threshold - MASK_THRESHOLD)))
     return Validation(
         presence_loss=loss / num if num else None,
         il_mcc=matthews(tp, fp, fn, tn),

@@ -66,12 +66,13 @@ def run(command: list[str], folder: Path, what: str) -> None:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which `make demo` has run, but for its size."""
+    """A folder in which `make demo` and the first build of the README have run, but for their size."""
     folder = tmp_path_factory.mktemp("docs")
     world = [sys.executable, str(ROOT / "examples" / "demo_world.py"), "--out", "demo/world"]
     run([*world, "--images", str(IMAGES), "--workers", "1"], folder, "the demo world")
     recipe = ["-m", "flows.build_shards", "demo/world/demo.toml", "--workers", "1"]
     run([sys.executable, *recipe, "--out", "demo/build"], folder, "the demo build")
+    shutil.copytree(folder / "demo" / "build", folder / "mix")  # the same recipe: it need not be built twice
     (folder / "small.toml").write_text(SMALL_STUDENT)
     train = ["-m", "student.train", "demo/build", "--out", "demo/student", "--config", "small.toml", "--epochs", "1"]
     run([sys.executable, *train], folder, "the demo student")
