@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PORT ?= 4200
 COCO ?= ../shared/data
 PROOF ?= proof
-PYTEST_OPTIONS := -n 2 --dist loadfile --no-loadscope-reorder # integration tests, the longest, come first
+PYTEST_OPTIONS := -n 3 --dist loadfile --no-loadscope-reorder # integration tests, the longest, come first
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 NEEDED := pyproject.toml constraints.txt
 
@@ -52,7 +52,7 @@ endef
 export write_env
 
 test: $(VENV)/.dev ## the environment and every test
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(PYTEST_OPTIONS) # a core each: more get in each other's way
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(PYTEST_OPTIONS) # two cores are busy with three, as servers are waited for
 
 lint: $(VENV)/.dev ## ruff, mypy and the layers
 	$(BIN)/ruff check .

@@ -122,7 +122,7 @@ def test_a_second_build_into_one_folder_is_refused_by_name(service: Service, rec
 
 def test_a_cancelled_run_stops_within_seconds_and_the_next_goes_on(service: Service, tmp_path: Path) -> None:
     """As the button in the UI cancels it."""
-    recipe, out = write_world(tmp_path / "world", samples=240, shard_samples=1), tmp_path / "out"
+    recipe, out = write_world(tmp_path / "world", samples=120, shard_samples=1), tmp_path / "out"
     build_world(recipe, tmp_path / "plain")
     run = service.run("build-shards", recipe=str(recipe), out=str(out), workers=1)
     begun(service, out, shards=1)
