@@ -25,10 +25,12 @@ import msgspec
 from benchmarks import proof_arms, proof_world
 from benchmarks.proof_arms import ARMS, PHASE_1, Arm
 from benchmarks.proof_sweeps import SWEEPS
+from benchmarks.proof_teacher import write_answers
 from student.run_record import read_run
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STUDENT = REPOSITORY / "benchmarks" / "proof_student.toml"
+PICTURES_ALONE = ("--encoder", "conse", "--no-crops", "--quiet")  # the embedded encoder's rows, for phase 1
 QUICK = {"arms": "ace", "folds": "0", "epochs": 2, "phase_1": 1}
 
 
@@ -174,10 +176,22 @@ def align(fold: Fold) -> Path | None:
     recipe, teacher = place / "recipe.toml", place / "teacher"
     proof_arms.write(recipe, proof_arms.recipe(PHASE_1, fold.world, fold.counts))
     made = str(build(recipe, place / "build"))
-    pictures_alone = ("--encoder", "conse", "--no-crops", "--quiet")
-    run("miners.embed", made, "--out", str(teacher), *pictures_alone, log=place / "log.txt")
+    run("miners.embed", made, "--out", str(teacher), *PICTURES_ALONE, log=place / "log.txt")
     student = msgspec.toml.decode(settings.config)
     return learn(place, "--teacher", str(teacher), "--phases", "1", init=None, student=student, epochs=settings.phase_1)
+
+
+def judge_teacher(fold: Fold) -> None:
+    """The evaluation of phase 1's teacher, made unless it is there: what its students' presences are held against."""
+    place = fold.folder / PHASE_1.name
+    found, log = place / "evaluation", place / "log.txt"
+    if (found / "evaluation.json").exists():
+        return
+    run("miners.embed", str(fold.judge), "--out", str(place / "judge-rows"), *PICTURES_ALONE, log=log)
+    found.mkdir(exist_ok=True)
+    write_answers(fold.judge, place / "judge-rows", found / "predictions.parquet")
+    judging = ("--split", "test", "--out", str(found), "--name", "the teacher of phase 1", "--quiet")
+    run("student.evaluate", str(found / "predictions.parquet"), str(fold.judge), *judging, log=log)
 
 
 def settle(fold: Fold, arm: Arm, aligned: Path | None) -> Path:
@@ -248,6 +262,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for arm in arms:
             print(f"arm {arm.name}: {arm.title}", flush=True)
             settle(fold, arm, aligned)
+        if aligned is not None:
+            judge_teacher(fold)
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.proof_arms import ARMS
+from benchmarks.proof_arms import ARMS, PHASE_1
 from benchmarks.proof_recall import (
     RECALL,
     SHOWN,
@@ -198,6 +198,7 @@ def _pooled(sums: Mapping[int, ImageSums]) -> ImageSums:
 def tables(found: Mapping[str, ArmRead]) -> str:
     """The tables as Markdown."""
     arms = [(f"**{arm.name}** {arm.title}", found[arm.name]) for arm in ARMS if arm.name in found]
+    arms += [("the teacher of phase 1, by itself", found[PHASE_1.name])] if PHASE_1.name in found else []
     lines: list[str] = []
     for title, by_setting in ((ALARMS, "alarms"), (MCC, "mcc")):
         rows = [

@@ -50,6 +50,11 @@ def test_an_arm_begins_with_the_phase_1_of_its_fold_and_what_is_finished_is_kept
     assert arm.init.source == str(place / "phase-1" / "run")
     evaluation = read_json(str(place / "c" / "evaluation" / "evaluation.json"), Evaluation)
     assert evaluation.readings["hallucination_random"].num
+    teacher = read_json(str(place / "phase-1" / "evaluation" / "evaluation.json"), Evaluation)
+    assert teacher.counted["missing"] == 0
+    assert teacher.threshold is not None
+    assert teacher.readings["miou"].value is None, "it draws no masks"
+    assert teacher.readings["hallucination_random"].num == evaluation.readings["hallucination_random"].num
     ran.clear()
     assert proof.main(line) == 0
-    assert not [module for module in ran if module.startswith("student")]
+    assert not [module for module in ran if module.startswith(("student", "miners"))]

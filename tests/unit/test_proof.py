@@ -249,6 +249,7 @@ def test_means_intervals_and_differences_stand_on_the_page(tmp_path: Path) -> No
         evaluated(tmp_path, fold, "c", c)
         evaluated(tmp_path, fold, "d", d)
     evaluated(tmp_path, 0, "a", 0.1)
+    evaluated(tmp_path, 0, "phase-1", 0.6)
     page = tmp_path / "results.md"
     page.write_text(
         "# Words of a person\n\n[there](#what-came-and-when)\n\n## What came, and when\n\n"
@@ -261,6 +262,7 @@ def test_means_intervals_and_differences_stand_on_the_page(tmp_path: Path) -> No
     assert "| **c** b, random absences of COCO | 3 | 0.300 [0.052, 0.548] |" in text  # 4.303 * 0.1 / sqrt(3)
     assert "| d − c | 3 | 0.000 [0.000, 0.000] |" in text
     assert "| **a** positives only | 1 | 0.100" in text
+    assert "| the teacher of phase 1, by itself | 1 | 0.600" in text
     assert "### Absent prompts called present where 70% of presences are" in text
     assert "| **a** positives only | 1 | 0.500 [0.000, 1.000] | 0.000 [0.000, " in text  # over pictures, as of one fold
     for name, _ in proof_figures.QUESTIONS.values():
