@@ -42,7 +42,7 @@ class Best(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     step: int
     value: float
     metric: str  # what `value` is: il_mcc + miou, or what of it the labels of val allow
-    mask_threshold: float = MASK_THRESHOLD  # above which a pixel is set: that of their largest mIoU on val
+    mask_threshold: float = MASK_THRESHOLD  # above which a pixel is set: of their largest mIoU + cIoU on val
 
 
 class ValChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

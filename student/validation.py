@@ -1,6 +1,6 @@
 """What a student is worth after an epoch, over the val split: presence loss, IL_MCC, mIoU, and the figure to choose by.
 
-A short look at mask resolution and at a threshold of one half; `student.evaluate` takes the long one.
+A short look at mask resolution, at a threshold of one half and at what masks would read at others; `student.evaluate` takes the long one.
 """
 
 # B samples, P prompts, M side of masks
@@ -23,6 +23,7 @@ from student.predictor import MASK_THRESHOLD
 from student.tokens import ask
 
 _THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))  # for pixels, one half among them
+NUM_COUNTS = 7 + 3 * len(_THRESHOLDS)
 
 
 class Validation(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +35,9 @@ class Validation(msgspec.Struct, frozen=True, kw_only=True):
     num_present: int
     num_absent: int
     num_masked: int
-    mask_threshold: float = MASK_THRESHOLD  # of the largest mIoU
+    mask_threshold: float = MASK_THRESHOLD  # of the largest mIoU and cIoU together
     miou_there: float | None = None
+    ciou_there: float | None = None  # overlaps of all masks over their unions
 
 
 def validate(
@@ -43,7 +45,7 @@ def validate(
 ) -> Validation:
     """The figures of `student` over all ranks' batches."""
     student.eval()
-    counts_n = torch.zeros(7 + len(_THRESHOLDS), dtype=torch.float64)
+    counts_n = torch.zeros(NUM_COUNTS, dtype=torch.float64)
     with torch.inference_mode(), autocast:
         for batch in loader:
             counts_n += _count(student, batch, config, ranks.device)
@@ -52,7 +54,7 @@ def validate(
 
 
 def _count(student: Student, batch: Batch, config: TrainConfig, device: torch.device) -> Tensor:
-    """Loss and number of prompts; true and false presences and absences; number of masks, IoU at each threshold."""
+    """Loss and number of prompts; true and false presences and absences; what `_overlaps` counts."""
     require_mask_size(batch)
     asked = ask(batch.phrases, context=config.model.context).to(device)
     batch = batch.to(device)
@@ -65,38 +67,41 @@ def _count(student: Student, batch: Batch, config: TrainConfig, device: torch.de
         (~said_bp & present_bp & valid_bp).sum(),
         (~said_bp & ~present_bp & valid_bp).sum(),
     ]
-    num, *ious = _overlap(answer, batch)
-    return torch.stack([found.double().cpu() for found in (loss.total, loss.num, *confusion, num, *ious)])
+    counted = torch.stack([found.double().cpu() for found in (loss.total, loss.num, *confusion)])
+    return torch.cat([counted, _overlaps(answer, batch)])
 
 
-def _overlap(answer: Answer, batch: Batch) -> list[Tensor]:
-    """The number of whole masks that are not empty at this size, and the sum of their IoU at each threshold."""
+def _overlaps(answer: Answer, batch: Batch) -> Tensor:
+    """Of whole masks, not empty at this size: their number; at each threshold IoU, overlap and union, summed."""
     taught_bp = masked(batch)
     logits_nmm, true_nmm = answer.masks_bphw[taught_bp], batch.masks[taught_bp]
     visible_n = true_nmm.any(2).any(1)
-    least = [math.log(threshold / (1 - threshold)) for threshold in _THRESHOLDS]
-    return [visible_n.sum(), *(_iou(logits_nmm > logit, true_nmm)[visible_n].sum() for logit in least)]
-
-
-def _iou(said_nmm: Tensor, true_nmm: Tensor) -> Tensor:
-    both_n, either_n = (said_nmm & true_nmm).sum((1, 2)), (said_nmm | true_nmm).sum((1, 2))
-    return both_n / either_n.clamp(min=1)
+    logits_nmm, true_nmm = logits_nmm[visible_n], true_nmm[visible_n]
+    sums = [visible_n.sum()]
+    for threshold in _THRESHOLDS:
+        said_nmm = logits_nmm > math.log(threshold / (1 - threshold))
+        both_n, either_n = (said_nmm & true_nmm).sum((1, 2)), (said_nmm | true_nmm).sum((1, 2))
+        sums += [(both_n / either_n).sum(), both_n.sum(), either_n.sum()]
+    return torch.stack([found.double().cpu() for found in sums])
 
 
 def summarise(counts_n: Tensor) -> Validation:
     """The figures of summed counts."""
-    loss, num, tp, fp, fn, tn, num_masked, *ious = counts_n.tolist()
-    iou_of = dict(zip(_THRESHOLDS, ious, strict=True))
-    chosen = max(iou_of, key=lambda threshold: (iou_of[threshold], -abs(threshold - MASK_THRESHOLD)))
+    loss, num, tp, fp, fn, tn, num_masked = counts_n[:7].tolist()
+    iou_t, both_t, either_t = counts_n[7:].reshape(-1, 3).T
+    miou_t, ciou_t = iou_t / max(num_masked, 1), both_t / either_t.clamp(min=1)
+    order = sorted(range(len(_THRESHOLDS)), key=lambda at: abs(_THRESHOLDS[at] - MASK_THRESHOLD))
+    chosen = max(order, key=(miou_t + ciou_t).tolist().__getitem__)  # of equal ones the first, nearest to one half
     return Validation(
         presence_loss=loss / num if num else None,
         il_mcc=matthews(tp, fp, fn, tn),
-        miou=iou_of[MASK_THRESHOLD] / num_masked if num_masked else None,
+        miou=float(miou_t[_THRESHOLDS.index(MASK_THRESHOLD)]) if num_masked else None,
         num_present=int(tp + fn),
         num_absent=int(fp + tn),
         num_masked=int(num_masked),
-        mask_threshold=chosen,
-        miou_there=iou_of[chosen] / num_masked if num_masked else None,
+        mask_threshold=_THRESHOLDS[chosen],
+        miou_there=float(miou_t[chosen]) if num_masked else None,
+        ciou_there=float(ciou_t[chosen]) if num_masked else None,
     )
 
 

@@ -27,7 +27,7 @@ def write(folder: Path, *, step: int = 0) -> None:
 def test_lines_come_back_as_they_were_logged(tmp_path: Path) -> None:
     write(tmp_path)
     val = {"presence_loss": 0.5, "il_mcc": None, "miou": 0.125, "num_present": 3, "num_absent": 0, "num_masked": 3}
-    val |= {"mask_threshold": 0.5, "miou_there": None}
+    val |= {"mask_threshold": 0.5, "miou_there": None, "ciou_there": None}
     assert read_history(str(tmp_path)) == [
         line(1, presence=0.5),
         line(2, presence=0.25),

@@ -7,12 +7,12 @@ import torch
 from shards.reader import Loader
 from student.distributed import Ranks
 from student.model import Answer, Student
-from student.validation import Validation, judge, matthews, summarise, validate
+from student.validation import NUM_COUNTS, Validation, judge, matthews, summarise, validate
 from tests.students import TINY, make_batch, tiny_config
 
 
 def test_figures_come_of_the_summed_counts() -> None:
-    found = summarise(torch.tensor([5.0, 10, 3, 1, 2, 4, 4, *[1.2] * 19], dtype=torch.float64))
+    found = summarise(torch.tensor([5.0, 10, 3, 1, 2, 4, 4, *[1.2, 30, 100] * 19], dtype=torch.float64))
     assert found.presence_loss == 0.5
     assert found.il_mcc == pytest.approx((3 * 4 - 1 * 2) / (4 * 5 * 5 * 6) ** 0.5)
     assert found.miou == pytest.approx(0.3)
@@ -28,16 +28,29 @@ def test_labels_of_one_class_leave_the_correlation_undefined_and_answers_of_one_
 
 
 def test_nothing_to_judge_by_is_undefined() -> None:
-    found = summarise(torch.zeros(26, dtype=torch.float64))
+    found = summarise(torch.zeros(NUM_COUNTS, dtype=torch.float64))
     assert (found.presence_loss, found.il_mcc, found.miou) == (None, None, None)
-    assert (found.mask_threshold, found.miou_there) == (0.5, None)
+    assert (found.mask_threshold, found.miou_there, found.ciou_there) == (0.5, None, None)
 
 
-def test_the_threshold_of_masks_is_that_of_the_largest_miou_and_of_equal_ones_the_nearest_to_a_half() -> None:
-    ious = torch.full((19,), 1.0, dtype=torch.float64)
-    ious[1] = ious[2] = 3.0  # at .10 and .15
-    found = summarise(torch.cat([torch.tensor([5.0, 10, 3, 1, 2, 4, 4], dtype=torch.float64), ious]))
-    assert (found.mask_threshold, found.miou_there, found.miou) == (0.15, 0.75, 0.25)
+@pytest.mark.parametrize(
+    ("better", "threshold"),
+    [
+        ({0.1: (3.0, 40.0), 0.15: (3.0, 40.0)}, 0.15),  # of equal ones that nearest to one half
+        ({0.1: (3.0, 40.0), 0.2: (2.5, 60.0)}, 0.2),  # a little less mIoU, and many more of the pixels
+        ({}, 0.5),
+    ],
+)
+def test_pixels_are_set_above_what_gives_the_largest_miou_and_ciou_together(
+    better: dict[float, tuple[float, float]], threshold: float
+) -> None:
+    """By threshold: IoU of four masks, and the pixels of 100 that overlap."""
+    overlaps = {round(0.05 * step, 2): (1.0, 30.0) for step in range(1, 20)} | better
+    sums = [number for iou, both in overlaps.values() for number in (iou, both, 100.0)]
+    found = summarise(torch.tensor([5.0, 10, 3, 1, 2, 4, 4, *sums], dtype=torch.float64))
+    iou, both = overlaps[threshold]
+    assert (found.mask_threshold, found.miou_there, found.ciou_there) == (threshold, iou / 4, both / 100)
+    assert found.miou == 0.25
 
 
 def test_a_student_whose_masks_are_timid_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +64,7 @@ def test_a_student_whose_masks_are_timid_is_told_so(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Student, "forward", answer)
     loader = cast(Loader, [batch, batch])
     found = validate(student, loader, tiny_config(), Ranks(), nullcontext())
-    assert (found.miou, found.miou_there, found.num_masked) == (0.0, 1.0, 2)
+    assert (found.miou, found.miou_there, found.ciou_there, found.num_masked) == (0.0, 1.0, 1.0, 2)
     assert found.mask_threshold == 0.25
 
 
