@@ -1,6 +1,7 @@
 """What a student is worth after an epoch, over the val split: presence loss, IL_MCC, mIoU, and the figure to choose by.
 
-A short look at mask resolution, at a threshold of one half and at what masks would read at others; `student.evaluate` takes the long one.
+A short look at mask resolution and at a threshold of one half, and from where on a pixel were better set;
+`student.evaluate` takes the long one.
 """
 
 # B samples, P prompts, M side of masks
