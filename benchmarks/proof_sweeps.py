@@ -84,7 +84,7 @@ SWEEPS = (
         question="False negatives that the guard on scores may let through, mined absences alone",
         base=_ARM["d"],
         points={
-            "1 %": _point("strictness-1", replace(_ARM["d"], mine={"max_false_negative_rate": 0.01})),
+            "3 %": _point("strictness-3", replace(_ARM["d"], mine={"max_false_negative_rate": 0.03})),
             "5 %": _ARM["d"],
             "15 %": _point("strictness-15", replace(_ARM["d"], mine={"max_false_negative_rate": 0.15})),
             "40 %": _point("strictness-40", replace(_ARM["d"], mine={"max_false_negative_rate": 0.4})),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 AUTO, CONSE = "auto", "conse"
 DEFAULT = "ViT-B-32-256/datacomp_s34b_b86k"
+DEFAULT_REPOSITORY = "laion/CLIP-ViT-B-32-256x256-DataComp-s34B-b86K"  # where open_clip finds it
 
 
 class Encoder(Protocol):
@@ -98,12 +99,13 @@ def choose_encoder(name: str, *, templates: str = "", allow_pickle: str = "") ->
 
 def _choose(templates: str) -> Chosen:
     """What `auto` stands for on this machine."""
-    from miners.open_clip_weights import find_weights, parse_name
+    from miners.open_clip_weights import find_weights, is_cached, parse_name
 
-    named = parse_name(DEFAULT)
-    if (weights := find_weights(named, download=False)) is not None:
-        why = f"auto took {DEFAULT}: its weights are on this machine."
-        return Chosen(encoder=_open_clip(named, weights, templates), why=why)
+    if is_cached(DEFAULT_REPOSITORY):  # asked first: open_clip takes seconds to import
+        named = parse_name(DEFAULT)
+        if (weights := find_weights(named, download=False)) is not None:
+            why = f"auto took {DEFAULT}: its weights are on this machine."
+            return Chosen(encoder=_open_clip(named, weights, templates), why=why)
     why = (
         f"auto took conse: the weights of {DEFAULT} are not on this machine, and auto downloads nothing; name "
         f"{DEFAULT} to fetch them."

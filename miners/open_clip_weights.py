@@ -159,6 +159,11 @@ def _of_hub(named: Named, repository: str, file: str, *, download: bool, allow_p
     return _of_file(named, weights, found[1] if named.kind == "hub" else None, allowed)
 
 
+def is_cached(repository: str) -> bool:
+    """Whether the hub's cache holds the weights of a repository; neither the network nor open_clip is asked."""
+    return _cached(repository, _SAFE_NAME) is not None
+
+
 def _cached(repository: str, file: str) -> Path | None:
     """Where the hub's cache holds `file`; the network is not asked."""
     from huggingface_hub import try_to_load_from_cache

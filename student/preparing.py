@@ -185,7 +185,7 @@ def _resumed(request: Request) -> Checkpoint | None:
     """What to go on from; a finished run is none.
 
     Raises:
-        CheckpointError: there is none, or its run is finished.
+        CheckpointError: there is none, its run is finished, or the best weights so far are gone.
     """
     if not request.resume:
         return None
@@ -194,6 +194,12 @@ def _resumed(request: Request) -> Checkpoint | None:
         raise CheckpointError(
             f"{request.out}: this run is finished after {found.state.step} steps; expected one that was stopped. To "
             f"train on from its weights, start another with --init {request.out}"
+        )
+    best = files.join(request.out, BEST)
+    if found.state.best is not None and not files.exists(best):
+        raise CheckpointError(
+            f"{best}: is gone, though val found the best weights so far at step {found.state.best.step}; expected it "
+            f"beside {LAST}. Put it back, or delete {request.out} and train anew"
         )
     return found
 

@@ -12,9 +12,9 @@ import pytest
 
 from manifests import tables
 from manifests.errors import AbsentiaError
-from student.checkpoint import load_student, read_checkpoint
+from student.checkpoint import load_student, read_checkpoint, write_checkpoint
 from student.history import LossLine, ValLine, read_history
-from student.run_record import read_run
+from student.run_record import Best, read_run
 from student.train import main
 from tests.factories import absent, make_build, make_mask, make_sample, present
 from tests.students import (
@@ -253,6 +253,19 @@ def test_resume_refuses_another_run(build: Path, boxes: Path, whole: Path, stopp
     assert "this run is finished after" in finished
     assert f"--init {whole}" in finished
     assert "there is no such checkpoint" in refusal(build, stopped.parent / "none", **resume)
+
+
+def test_resume_refuses_a_run_whose_best_weights_are_gone(build: Path, stopped: Path) -> None:
+    # it would train to the end, and fail there
+    resume = {"resume": True, "config": None, "epochs": None}
+    last = read_checkpoint(str(stopped / "last.safetensors"))
+    best = Best(step=1, value=0.5, metric="il_mcc + miou", mask_threshold=0.5)
+    write_checkpoint(last.uri, last.tensors, msgspec.structs.replace(last.state, best=best))
+
+    said = refusal(build, stopped, **resume)
+
+    assert said.startswith(f"{stopped}/best.safetensors: is gone, though val found the best weights so far at step 1")
+    assert f"Put it back, or delete {stopped} and train anew" in said
 
 
 def test_a_folder_that_holds_another_run_is_not_written_over(

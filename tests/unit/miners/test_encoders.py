@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from manifests.errors import RecipeError
 from miners import open_clip_weights
-from miners.encoders import DEFAULT, Encoder, choose_encoder
+from miners.encoders import DEFAULT, DEFAULT_REPOSITORY, Encoder, choose_encoder
 from miners.templates import read_templates
 
 SIDE, WIDTH = 32, 24
@@ -191,14 +191,25 @@ def test_auto_takes_conse_where_the_default_is_not_at_hand_and_says_so() -> None
     assert "not on this machine" in chosen.why
 
 
+def test_the_defaults_repository_is_the_one_that_open_clip_names() -> None:
+    model, _, tag = DEFAULT.rpartition("/")
+
+    assert open_clip.pretrained.get_pretrained_cfg(model, tag)["hf_hub"] == f"{DEFAULT_REPOSITORY}/"
+
+
+def test_auto_does_not_ask_open_clip_where_the_cache_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_clip_weights, "parse_name", lambda name: pytest.fail(f"open_clip was asked for {name}"))
+
+    assert choose_encoder("auto").encoder.name == "conse"
+
+
 def test_auto_takes_open_clips_default_where_its_weights_are_at_hand(
     hub: Path, tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = open_clip.factory._MODEL_CONFIGS[tiny_model]
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-B-32-256", tiny)
     weights = write_weights(tmp_path / "w.safetensors")
-    repository = "laion/CLIP-ViT-B-32-256x256-DataComp-s34B-b86K"
-    write_hub(hub, repository, {"open_clip_model.safetensors": weights.read_bytes()})
+    write_hub(hub, DEFAULT_REPOSITORY, {"open_clip_model.safetensors": weights.read_bytes()})
     chosen = choose_encoder("auto")
     assert chosen.encoder.name == DEFAULT
     assert chosen.why == f"auto took {DEFAULT}: its weights are on this machine."
