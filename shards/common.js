@@ -294,7 +294,8 @@ const common = (() => {
   // ---- the head
   const tile = (value, title, extra = "", hint = "") =>
     make("li", { class: extra, title: hint }, make("b", {}, value), make("span", {}, title));
-  const warn = (sentences) => byId("warnings").append(...sentences.map((text) => make("li", {}, `⚠ ${text}`)));
+  const note = (sentences) => byId("warnings").append(...sentences.map((text) => make("li", {}, text)));
+  const warn = (sentences) => note(sentences.map((text) => `⚠ ${text}`));
   // `groups` are headings over several columns, as [title, width]; a cell is a text, or a text and its class
   function makeTable(title, groups, heads, rows) {
     const isNumber = rows[0]?.map((cell) => /^[\d.,]*$/.test([cell].flat()[0])) ?? [];
@@ -398,5 +399,5 @@ const common = (() => {
   }
 
   return { byId, number, readable, make, readIndex, blockText, fillSelect, addSearch, addTheme, isCommand, isTyping, withChoices,
-    showCount, addFacets, remember, recall, makeGrid, makeDetail, readRuns, tile, warn, makeTable, fillMining };
+    showCount, addFacets, remember, recall, makeGrid, makeDetail, readRuns, tile, note, warn, makeTable, fillMining };
 })();

@@ -2,7 +2,7 @@
 // outlined. A card exists only while it is near the window.
 (() => {
   const { byId, number, readable, make, readIndex, blockText, fillSelect, addSearch, addTheme, isCommand, isTyping, withChoices,
-    showCount, addFacets, remember, recall, makeGrid, makeDetail, readRuns, tile, warn, makeTable } = common;
+    showCount, addFacets, remember, recall, makeGrid, makeDetail, readRuns, tile, note, makeTable } = common;
   const { about, rows, pictures } = readIndex();
   const numRows = rows.phrase.length;
   const each = Array.from({ length: numRows }, (_, r) => r);
@@ -154,7 +154,7 @@
   function fillHead() {
     byId("what").textContent = about.what;
     byId("tiles").append(...about.tiles.map(([value, title]) => tile(value, title)));
-    warn(about.notes);
+    note(about.notes);
     byId("tables").append(makeTable("", [], ["Failure", "found", "asked", "share"], about.groups.map((group) =>
       [group.title, number.format(group.num_found), number.format(group.num_asked), percent(group.num_found / group.num_asked)])));
   }

@@ -68,7 +68,7 @@ def _count(student: Student, batch: Batch, config: TrainConfig, device: torch.de
         (~said_bp & present_bp & valid_bp).sum(),
         (~said_bp & ~present_bp & valid_bp).sum(),
     ]
-    counted = torch.stack([found.double().cpu() for found in (loss.total, loss.num, *confusion)])
+    counted = torch.stack([found.double() for found in (loss.total, loss.num, *confusion)]).cpu()
     return torch.cat([counted, _overlaps(answer, batch)])
 
 
@@ -83,7 +83,7 @@ def _overlaps(answer: Answer, batch: Batch) -> Tensor:
         said_nmm = logits_nmm > math.log(threshold / (1 - threshold))
         both_n, either_n = (said_nmm & true_nmm).sum((1, 2)), (said_nmm | true_nmm).sum((1, 2))
         sums += [(both_n / either_n).sum(), both_n.sum(), either_n.sum()]
-    return torch.stack([found.double().cpu() for found in sums])
+    return torch.stack([found.double() for found in sums]).cpu()  # one wait for the device, not one for each
 
 
 def summarise(counts_n: Tensor) -> Validation:
