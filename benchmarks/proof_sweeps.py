@@ -32,6 +32,7 @@ def _point(name: str, arm: Arm) -> Arm:
     return replace(arm, name=f"{arm.name}-{name}", title=f"{arm.title}: {name}")
 
 
+_STRICT = _point("strictness-3", replace(_ARM["d"], mine={"max_false_negative_rate": 0.03}))
 SWEEPS = (
     Sweep(
         name="seed",
@@ -84,7 +85,7 @@ SWEEPS = (
         question="False negatives that the guard on scores may let through, mined absences alone",
         base=_ARM["d"],
         points={
-            "3 %": _point("strictness-3", replace(_ARM["d"], mine={"max_false_negative_rate": 0.03})),
+            "3 %": _STRICT,
             "5 %": _ARM["d"],
             "15 %": _point("strictness-15", replace(_ARM["d"], mine={"max_false_negative_rate": 0.15})),
             "40 %": _point("strictness-40", replace(_ARM["d"], mine={"max_false_negative_rate": 0.4})),
@@ -92,12 +93,29 @@ SWEEPS = (
         },
     ),
     Sweep(
+        name="strictness-mined",
+        question="The same two ends and the default, on more folds",
+        base=_ARM["d"],
+        points={"3 %": _STRICT, "5 %": _ARM["d"], "no guard": _ARM["h"]},
+    ),
+    Sweep(
+        name="strictness-default",
+        question="The same in the default recipe, where a quarter of all absences is mined",
+        base=_ARM["e"],
+        points={
+            "3 %": _point("strictness-3", replace(_ARM["e"], mine={"max_false_negative_rate": 0.03})),
+            "5 %": _ARM["e"],
+        },
+    ),
+    Sweep(
         name="epochs",
         question="Epochs of phase 2",
         base=_ARM["c"],
         points={
-            "the arms' own": _ARM["c"],
-            **{str(num): _point(f"epochs-{num}", replace(_ARM["c"], epochs=num)) for num in (2, 5, 10, 20)},
+            "2": _point("epochs-2", replace(_ARM["c"], epochs=2)),
+            "5": _point("epochs-5", replace(_ARM["c"], epochs=5)),
+            "the arms' own, 10": _ARM["c"],
+            "20": _point("epochs-20", replace(_ARM["c"], epochs=20)),
         },
     ),
     Sweep(
@@ -122,12 +140,12 @@ SWEEPS = (
     ),
     Sweep(
         name="begin",
-        question="From scratch, or from a student that met presences alone",
+        question="From the weights that all arms begin with, or from a student that met presences alone",
         base=_ARM["c"],
         points={
-            "scratch": _ARM["c"],
+            "the arms' own": _ARM["c"],
             "a, then 2 epochs": _point("begin-a-2", replace(_ARM["c"], begins_with="a", epochs=2)),
-            "a, then the arms' own": _point("begin-a", replace(_ARM["c"], begins_with="a")),
+            "a, then as many as the arms": _point("begin-a", replace(_ARM["c"], begins_with="a")),
         },
     ),
 )
