@@ -95,11 +95,13 @@ def evaluate_into(options: Options, progress: "Progress | None" = None) -> "Eval
         found = evaluate(asked, progress=bars)
     found = replace(found, evaluation=_with_run(found.evaluation, made))
     files.make_folder(options.out)
+    evaluation = files.join(options.out, EVALUATION_NAME)
+    files.remove(evaluation)  # one that stood there, of another build, must not vouch for the files that follow
     sums = files.join(options.out, SUMS_NAME)
     write_image_sums(sums, found.judged, found.truth.keys, has_masks=found.answers.has_masks)
     _copy_images(found, made.predictions, files.join(options.out, IMAGES_NAME))
     write_failures(failures_uri(options.out), found)
-    write_json(files.join(options.out, EVALUATION_NAME), found.evaluation)
+    write_json(evaluation, found.evaluation)
     return found
 
 

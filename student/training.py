@@ -155,10 +155,9 @@ class Trainer:
         if self.saver is not None:
             self.standing.choice = self._choose()
             self.saver.keep_choice(self.standing.choice)
+            draw_curves(self.prepared.request.out)  # before the run is finished: nothing is drawn after that
         self.standing.finished = True
         self._save()
-        if self.saver is not None:
-            draw_curves(self.prepared.request.out)
 
     def _choose(self) -> ValChoice:
         """What val chooses for the best weights; only the rank that leads asks it."""

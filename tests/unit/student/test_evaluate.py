@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from manifests.manifest import MANIFEST_NAME, read_manifest
+from student import failures
 from student.evaluate import Options, evaluate_into
 from student.failures import failures_uri
 from student.readings import EVALUATION_NAME, IMAGES_NAME, SUMS_NAME, Evaluation, read_json
@@ -68,3 +69,20 @@ def test_an_evaluation_names_its_build_by_recipe_and_inputs(build: Path, tmp_pat
     manifest = json.loads(path.read_bytes())
     path.write_text(json.dumps(manifest | {"inputs_sha256": "f" * 64}))
     assert digest_of_build(read_manifest(str(build))) != digest
+
+
+def test_what_was_judged_before_does_not_vouch_for_the_files_of_a_run_that_ends_early(
+    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = options_for(build, tmp_path, quiet=True)
+    evaluate_into(options)
+    assert (Path(options.out) / EVALUATION_NAME).exists()
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(failures, "write_failures", full)
+    with pytest.raises(OSError, match="no space left"):
+        evaluate_into(options)
+
+    assert not (Path(options.out) / EVALUATION_NAME).exists()
