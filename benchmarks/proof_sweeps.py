@@ -94,13 +94,13 @@ SWEEPS = (
     ),
     Sweep(
         name="strictness-mined",
-        question="The same two ends and the default, on more folds",
+        question="The strictest guard that can be kept, the default and none, mined absences alone",
         base=_ARM["d"],
         points={"3 %": _STRICT, "5 %": _ARM["d"], "no guard": _ARM["h"]},
     ),
     Sweep(
         name="strictness-default",
-        question="The same in the default recipe, where a quarter of all absences is mined",
+        question="The strictest guard and the default in the default recipe, where 15 % of all absences are mined",
         base=_ARM["e"],
         points={
             "3 %": _point("strictness-3", replace(_ARM["e"], mine={"max_false_negative_rate": 0.03})),
@@ -114,7 +114,7 @@ SWEEPS = (
         points={
             "2": _point("epochs-2", replace(_ARM["c"], epochs=2)),
             "5": _point("epochs-5", replace(_ARM["c"], epochs=5)),
-            "the arms' own, 10": _ARM["c"],
+            "the arms' own": _ARM["c"],
             "20": _point("epochs-20", replace(_ARM["c"], epochs=20)),
         },
     ),

@@ -12,6 +12,7 @@ import pytest
 
 from manifests import tables
 from manifests.errors import AbsentiaError
+from student import training
 from student.checkpoint import load_student, read_checkpoint, write_checkpoint
 from student.history import LossLine, ValLine, read_history
 from student.run_record import Best, read_run
@@ -94,6 +95,20 @@ def test_a_run_leaves_what_its_folder_promises(whole: Path) -> None:
     assert load_student(str(whole)).state.step == record.best.step
     assert load_student(str(whole), "last").state.finished
     assert list((whole / "tensorboard").iterdir())
+
+
+def test_a_run_is_not_finished_before_its_curves_are_drawn(
+    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # nobody would draw them after that
+    monkeypatch.setattr(training, "draw_curves", lambda _: pytest.fail("drawn"))
+
+    with pytest.raises(pytest.fail.Exception, match="drawn"):
+        run_training(build, tmp_path / "run", epochs=(1,))
+
+    record = read_run(str(tmp_path / "run"))
+    assert record is not None
+    assert not record.finished
 
 
 @pytest.mark.parametrize("stop_after", [3, 7, 12])  # within a phase, between the two, within the second
